@@ -1,0 +1,90 @@
+"""What the plastic algorithms share: the `plasticity` argument, and warm starts from stock checkpoints."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from agents.policies import PlasticPolicy
+from plasticity.registry import Methods, method_configs
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm as _Base
+else:
+    _Base = object
+
+Self = TypeVar("Self", bound="PlasticAlgorithm")
+
+
+class PlasticAlgorithm(_Base):
+    """Mixin for SB3 algorithms.
+
+    plasticity: the methods to use: None, a name such as "cbp", a config, a list of them, or a mapping of names to
+        settings, `{"l2": {"strength": 1e-3}, "cbp": {}}`; see `plasticity.METHODS`. Without any, and with the default
+        optimizer, training equals stock SB3 bit for bit.
+    All other arguments are SB3's own. Methods draw from streams of their own that derive from `seed`.
+    """
+
+    def __init__(self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, **kwargs: Any):
+        method_configs(plasticity)  # bad settings are found before anything is built
+        policy_kwargs = dict(kwargs.pop("policy_kwargs", None) or {})
+        if plasticity is not None:
+            policy_kwargs["plasticity"] = plasticity
+        seed = kwargs.get("seed")
+        policy_kwargs.setdefault("plasticity_seed", int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+        super().__init__(policy, env, *args, **kwargs | {"policy_kwargs": policy_kwargs})
+
+    def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, PlasticPolicy):
+            names = ", ".join(f'"{name}"' for name in self.policy_aliases)
+            raise ValueError(
+                f"{type(self).__name__} needs a policy with plasticity, one of {names} or a subclass of "
+                f"agents.PlasticPolicy, got {self.policy_class.__name__}; to go on from a stock SB3 checkpoint, build "
+                "a new agent and call warm_start(path)"
+            )
+        super()._setup_model()  # type: ignore[safe-super]
+
+    def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
+        """Take the policy's weights from a checkpoint of SB3 or of ours; methods and counters start anew.
+
+        Reads tensors only and never unpickles objects, so a stranger's file can do no harm.
+
+        path: a zip written by `save`.
+        optimizer: take the optimizers' moments and counts as well (hyper-parameters stay ours).
+        Raises `ValueError` if the file does not fit this agent.
+        """
+        states = _read_states(Path(path))
+        own = {key for key in self.policy.state_dict() if not key.startswith("plasticity.")}
+        given = {key: value for key, value in states["policy"].items() if not key.startswith("plasticity.")}
+        wrong = sorted(own ^ given.keys()) or sorted(
+            key for key in own if self.policy.state_dict()[key].shape != given[key].shape
+        )
+        if wrong:
+            raise ValueError(f"{path} does not fit this agent's networks; these weights differ: {', '.join(wrong)}")
+        self.policy.load_state_dict(given, strict=False)
+        if optimizer:
+            for name in self._get_torch_save_params()[0]:
+                if name.endswith("optimizer") and name in states:
+                    owner: Any = self
+                    for part in name.split("."):
+                        owner = getattr(owner, part)
+                    owner.load_state_dict(states[name])
+        return self
+
+
+def _read_states(path: Path) -> dict[str, dict[str, Any]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no SB3 checkpoint (a zip file that holds policy.pth)")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".pth")]
+        if "policy.pth" not in names:
+            raise ValueError(f"{path} is no SB3 checkpoint: it holds no policy.pth")
+        return {
+            name.removesuffix(".pth"): torch.load(io.BytesIO(archive.read(name)), "cpu", weights_only=True)
+            for name in names
+        }

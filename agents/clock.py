@@ -1,0 +1,71 @@
+"""Keep the clock of non-stationary environments on the model's `num_timesteps`, and log the regime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+PREFIX = "nonstationary/"
+
+
+class RegimeClock(BaseCallback):
+    """Sets the environments' clock at the start, checks it after every rollout, and logs what is in force.
+
+    The clock counts environment steps of all sub-environments together, as `num_timesteps` does. Logged are
+    `nonstationary/<target>` and `nonstationary/regime` as applied in the first sub-environment, and
+    `nonstationary/due_regime`, which is ahead of it until that one's episode ends.
+
+    changes: (environment step, {target: value}) for each regime in the order it was first seen in force.
+    Does nothing where the environments are stationary. Raises `RuntimeError` if a clock went wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[tuple[int, dict[str, float]]] = []
+        self._active = False
+        self._regime: int | None = None
+
+    def _on_training_start(self) -> None:
+        try:
+            self.training_env.get_attr("clock")
+        except AttributeError:
+            return
+        self._active = True
+        stride = self.training_env.num_envs
+        self.training_env.env_method("set_clock", self.model.num_timesteps, stride=stride)
+        self._note(self.training_env.env_method("applied", indices=[0])[0])
+
+    def _on_step(self) -> bool:
+        if self._active:
+            for info in self.locals["infos"]:
+                if self._regime is None or info[PREFIX + "regime"] > self._regime:
+                    self._note(info)
+        return True
+
+    def _note(self, info: dict[str, Any]) -> None:
+        self._regime = int(info[PREFIX + "regime"])
+        self.changes.append((self.model.num_timesteps, _values(info)))
+
+    def _on_rollout_end(self) -> None:
+        if not self._active:
+            return
+        clocks = self.training_env.get_attr("clock")
+        if any(clock != self.model.num_timesteps for clock in clocks):
+            raise RuntimeError(
+                f"the environments' clocks show {sorted(set(clocks))}, the model {self.model.num_timesteps} steps: "
+                "something other than training has stepped these environments"
+            )
+        info = self.locals["infos"][0]
+        for name, value in _values(info).items():
+            self.logger.record(PREFIX + name, value)
+        self.logger.record(PREFIX + "regime", int(info[PREFIX + "regime"]))
+        due = self.training_env.env_method("due", indices=[0])[0]
+        self.logger.record(PREFIX + "due_regime", int(due[PREFIX + "regime"]))
+
+
+def _values(info: dict[str, Any]) -> dict[str, float]:
+    """The targets' values in an info, by target."""
+    rest = ("regime", "change_point")
+    names = [key.removeprefix(PREFIX) for key in info if key.startswith(PREFIX)]
+    return {name: float(info[PREFIX + name]) for name in names if name not in rest}

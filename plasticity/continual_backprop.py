@@ -1,0 +1,207 @@
+"""Continual backpropagation: replace the least useful units, a few at a time, for as long as training goes on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.intervention import Intervention, Randomness
+from plasticity.network import HiddenLayer, Network
+from plasticity.replacement import replace_units
+from plasticity.settings import check, setting
+from plasticity.utility import UTILITIES, UnitStatistics
+
+
+@dataclass(frozen=True)
+class ContinualBackpropConfig:
+    """Settings of `ContinualBackprop`; the defaults are those of the published RL runs.
+
+    replacement_rate: fraction of the mature units replaced per gradient step.
+    maturity: gradient steps for which a new unit is left alone.
+    decay: of the running utility and the running mean activation; 0 looks at this minibatch only.
+    utility: which units are useful, see `plasticity.utility`.
+    init: the distribution of fresh incoming weights, see `plasticity.uniform_bound`.
+    mean_transfer: move a replaced unit's mean contribution into its readers' biases. The reference code zeroes the
+        mean before using it: `false` is what its published runs really did.
+    reset_optimizer: `unit` starts the optimizer's state of a unit afresh; `none` keeps it, as the published RL runs.
+    rounding: `carry` replaces floor(budget) units and keeps the rest; `stochastic` replaces floor plus one with the
+        probability of the fraction.
+    """
+
+    replacement_rate: float = setting(1e-4, within="[0, 1]")
+    maturity: int = setting(10_000, within="[0, inf)")
+    decay: float = setting(0.99, within="[0, 1)")
+    utility: str = setting("contribution", choices=UTILITIES)
+    init: str = setting("lecun", choices=INITIALISATIONS)
+    mean_transfer: bool = setting(True)
+    reset_optimizer: str = setting("unit", choices=("unit", "none"))
+    rounding: str = setting("carry", choices=("carry", "stochastic"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def build(self, network: Network, seed: int) -> ContinualBackprop:
+        """The intervention for one network."""
+        return ContinualBackprop(network.layers, seed=seed, stream=network.name, **asdict(self))
+
+
+class ContinualBackprop(nn.Module, Intervention):
+    """Replace the least useful mature units of each hidden layer, a few per gradient step.
+
+    Dohare et al., "Loss of plasticity in deep continual learning", Nature 632:768 (2024), Algorithm 1. After every
+    gradient step, for each layer: ages grow by 1; running means of utility and activation take in this minibatch;
+    replacement_rate * (number of units older than maturity) is added to a budget; whole units of budget are spent on
+    the eligible units of lowest bias-corrected utility (ties broken at random). Each gets fresh incoming weights, bias
+    0, outgoing weights 0, age and utility 0.
+
+    Where the reference code differs from the paper, this follows the paper: the mean is transferred before it is
+    forgotten, the budget is exact, the optimizer's state and step count of a replaced unit start afresh.
+
+    Settings as in `ContinualBackpropConfig`; `seed` and `stream` decide its own random stream.
+    """
+
+    def __init__(
+        self, layers: Sequence[HiddenLayer], *, seed: int = 0, stream: str = "continual_backprop", **settings: Any
+    ):
+        super().__init__()
+        self.config = ContinualBackpropConfig(**settings)
+        self.random = Randomness(seed, stream, "cbp")
+        self.layers = nn.ModuleDict(
+            {
+                layer.name: _UnitState(layer, uniform_bound(layer.linear, self.config.init, layer.activation))
+                for layer in layers
+            }
+        )
+        # an exact budget: floats would make a replacement late, or lose one, after 10 additions of 0.1
+        rate = Fraction(str(self.config.replacement_rate)).limit_denominator(10**12)
+        self._numerator, self._denominator = rate.numerator, rate.denominator
+        self._warn_of_inexact_transfer(layers)
+
+    def _warn_of_inexact_transfer(self, layers: Sequence[HiddenLayer]) -> None:
+        if not (self.config.mean_transfer and self.config.replacement_rate):
+            return
+        names = [layer.name for layer in layers if not all(reader.takes_mean for reader in layer.readers)]
+        if names:
+            warnings.warn(
+                f"mean transfer is left out for readers of layers {', '.join(names)}: a padded convolution or a layer "
+                "without bias cannot take it exactly; mean_transfer=False says so without this warning",
+                stacklevel=3,
+            )
+
+    def after_step(self, network: Network) -> None:
+        picked: dict[str, Tensor] = {}
+        layers = [layer for layer in network.layers if layer.name in network.activations]
+        for layer in layers:
+            self._observe(layer, network.activations[layer.name])
+            if (mask := self._pick(self.state(layer))) is not None:
+                picked[layer.name] = mask
+        if picked:
+            self._replace(network, picked)
+
+    def state(self, layer: HiddenLayer) -> _UnitState:
+        """Utility, mean activation and age of a layer's units, and how many were replaced."""
+        state = self.layers[layer.name]
+        assert isinstance(state, _UnitState)
+        return state
+
+    def _observe(self, layer: HiddenLayer, activations: Tensor) -> None:
+        state, weight = self.state(layer), 1 - self.config.decay
+        rows = layer.rows(activations)
+        state.age += 1
+        state.mean_activation.lerp_(rows.mean(0).to(state.mean_activation), weight)
+        mean = state.corrected(state.mean_activation, self.config.decay)
+        utility = UTILITIES[self.config.utility](UnitStatistics(layer, rows, mean, self.random.unit))
+        state.utility.lerp_(utility.to(state.utility), weight)
+
+    def _pick(self, state: _UnitState) -> Tensor | None:
+        """A mask of the units to replace now, or None."""
+        eligible = state.age > self.config.maturity
+        count = self._spend(state, eligible.sum(-1))
+        if not count.any():
+            return None
+        worth = state.corrected(state.utility, self.config.decay).where(eligible, torch.inf)
+        shuffled = self.random.unit(*worth.shape).to(worth.device).argsort(-1)
+        order = shuffled.gather(-1, worth.gather(-1, shuffled).argsort(dim=-1, stable=True))
+        lowest = torch.arange(worth.shape[-1], device=worth.device) < count[..., None]
+        return torch.zeros_like(eligible).scatter(-1, order, lowest)
+
+    def _spend(self, state: _UnitState, eligible: Tensor) -> Tensor:
+        """How many units to replace, (*replicas,)."""
+        if self.config.rounding == "stochastic":
+            expected = self.config.replacement_rate * eligible.double()
+            chance = self.random.unit(*expected.shape).to(expected.device)
+            return (expected.floor() + (chance < expected.frac())).long()
+        state.budget += self._numerator * eligible
+        count = state.budget // self._denominator
+        state.budget -= count * self._denominator
+        return count
+
+    def _replace(self, network: Network, picked: dict[str, Tensor]) -> None:
+        states = {layer.name: self.state(layer) for layer in network.layers if layer.name in picked}
+        means = {name: s.corrected(s.mean_activation, self.config.decay) for name, s in states.items()}
+        changes = replace_units(
+            network,
+            picked,
+            lambda layer, count: self.random.uniform(
+                count, layer.incoming().shape[-1], bound=float(states[layer.name].bound)
+            ),
+            mean_activation=means if self.config.mean_transfer else None,
+            reset_optimizer=self.config.reset_optimizer == "unit",
+        )
+        for name, mask in picked.items():
+            states[name].start_afresh(mask, changes[name])
+
+    def telemetry(self) -> dict[str, float]:
+        """For each layer: `replaced` so far, `eligible_fraction`, `age_p10`, `age_p50`, `age_p90` (gradient steps) and
+        `output_change`, the mean absolute change of the readers' outputs at the latest replacement."""
+        numbers: dict[str, float] = {}
+        for name, state in self.layers.items():
+            assert isinstance(state, _UnitState)
+            age = state.age.double().flatten()
+            numbers[f"{name}/replaced"] = float(state.replaced)
+            numbers[f"{name}/eligible_fraction"] = float((age > self.config.maturity).double().mean())
+            for percent in (10, 50, 90):
+                numbers[f"{name}/age_p{percent}"] = float(age.quantile(percent / 100))
+            numbers[f"{name}/output_change"] = float(state.output_change)
+        return numbers
+
+
+class _UnitState(nn.Module):
+    """What continual backprop remembers of a layer's units; all tensors are (*replicas, units) or scalars."""
+
+    utility: Tensor
+    mean_activation: Tensor
+    age: Tensor
+    budget: Tensor
+    replaced: Tensor
+    output_change: Tensor
+    bound: Tensor
+
+    def __init__(self, layer: HiddenLayer, bound: float):
+        super().__init__()
+        shape, device = layer.unit_shape, layer.weight.device
+        for name in ("utility", "mean_activation"):
+            self.register_buffer(name, torch.zeros(shape, dtype=layer.weight.dtype, device=device))
+        self.register_buffer("age", torch.zeros(shape, dtype=torch.int64, device=device))
+        self.register_buffer("budget", torch.zeros(shape[:-1], dtype=torch.int64, device=device))
+        self.register_buffer("replaced", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("output_change", torch.zeros((), dtype=torch.float64, device=device))
+        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64, device=device))
+
+    def corrected(self, running: Tensor, decay: float) -> Tensor:
+        """A running mean divided by 1 - decay^age: without it, young units would look useless. Needs age >= 1."""
+        return running / (1 - decay ** self.age.to(running))
+
+    def start_afresh(self, mask: Tensor, output_change: Tensor) -> None:
+        self.utility[mask] = 0
+        self.mean_activation[mask] = 0
+        self.age[mask] = 0
+        self.replaced += mask.sum()
+        self.output_change.copy_(output_change)

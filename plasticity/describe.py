@@ -1,0 +1,95 @@
+"""Find the hidden layers of a plain chain of modules, and who reads each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import nn
+
+from plasticity.network import CONVOLUTIONS, HiddenLayer, NoiseReader, Reader, weight_of
+
+TRANSPARENT = (nn.Identity, nn.Dropout, nn.Flatten)
+ACTIVATIONS = tuple(
+    kind
+    for kind in vars(nn.modules.activation).values()
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.MultiheadAttention
+)
+
+
+def hidden_layers(
+    modules: Iterable[nn.Module],
+    readers: Sequence[nn.Module | Reader] = (),
+    noise_readers: Sequence[NoiseReader] = (),
+) -> list[HiddenLayer]:
+    """The hidden layers of `Linear or Conv, [LayerNorm,] activation, ...`, named "0", "1", ... from the input on.
+
+    modules: a `nn.Sequential`, or its parts in order (nested ones are opened).
+    readers: every layer outside the chain that reads its last hidden layer.
+    noise_readers: parameters that scale noise with the last hidden layer (gSDE).
+
+    A linear layer followed by another without an activation has no hidden units and is no hidden layer.
+    Raises `ValueError` on a module whose effect on single units is unknown, residual blocks among them.
+    """
+    found: list[tuple[nn.Module, nn.Module, nn.LayerNorm | None]] = []
+    after: list[list[nn.Module | Reader]] = []
+    linear: nn.Module | None = None
+    norm: nn.LayerNorm | None = None
+    fresh = False  # the last thing seen is an activation, so the next linear layer reads units
+    for place, module in _flat(modules):
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            if fresh:
+                after[-1].append(module)
+            linear, norm, fresh = module, None, False
+        elif isinstance(module, nn.LayerNorm) and linear is not None and not fresh:
+            norm = module
+        elif isinstance(module, ACTIVATIONS):
+            if fresh or linear is None:
+                raise ValueError(
+                    f"module {place} ({module}): an activation must follow a linear or convolutional layer"
+                )
+            found.append((linear, module, norm))
+            after.append([])
+            fresh = True
+        elif not isinstance(module, TRANSPARENT):
+            raise ValueError(
+                f"module {place} ({type(module).__name__}): its units may mix or be read across blocks, as in a "
+                "residual stream, so they cannot be replaced one by one; allowed between layers are Linear, Conv, "
+                "LayerNorm before an activation, activations, Dropout and Flatten"
+            )
+    if fresh:
+        after[-1].extend(readers)
+    elif readers:
+        raise ValueError("readers were given, but the chain does not end in an activation: nothing reads its output")
+    last = len(found) - 1
+    return [
+        HiddenLayer(
+            name=str(i),
+            linear=linear,
+            activation=activation,
+            readers=tuple(_reader(reader, linear) for reader in reading),
+            norm=norm,
+            noise_readers=tuple(noise_readers) if i == last else (),
+        )
+        for i, ((linear, activation, norm), reading) in enumerate(zip(found, after, strict=True))
+    ]
+
+
+def _flat(modules: Iterable[nn.Module], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for i, module in enumerate(modules):
+        if isinstance(module, nn.Sequential):
+            yield from _flat(module, f"{prefix}{i}.")
+        else:
+            yield f"{prefix}{i}", module
+
+
+def _reader(reader: nn.Module | Reader, linear: nn.Module) -> Reader:
+    """A reader of all units of `linear`; flattened channels take several columns each."""
+    if isinstance(reader, Reader):
+        return reader
+    if isinstance(reader, CONVOLUTIONS):
+        return Reader(reader)
+    units, inputs = weight_of(linear).shape[0], weight_of(reader).shape[-1]
+    span, rest = divmod(inputs, units)
+    if rest:
+        raise ValueError(f"{reader} cannot read the {units} units of {linear}: {inputs} is no multiple of {units}")
+    return Reader(reader, span=span)

@@ -1,0 +1,133 @@
+"""The one seam: something done to a network around each gradient step, and ways to combine such things."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from plasticity.network import Network
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """Something done to a network around each gradient step.
+
+    A method implements `after_step` (replacing units, shrinking weights) or `before_step` (adding to gradients, which
+    the algorithm has already clipped); the rest has defaults. State that must survive a checkpoint is a module's
+    buffer; randomness comes from the method's own generator, never from torch's global one.
+    """
+
+    def before_step(self, network: Network) -> None:
+        """Called when the gradients are final, just before the optimizer uses them."""
+        return
+
+    def after_step(self, network: Network) -> None:
+        """Called just after the optimizer's step; `network.activations` are those the gradients came from."""
+        return
+
+    def telemetry(self) -> dict[str, float]:
+        """Numbers for the log, such as `0/replaced` (layer/metric); without side effects."""
+        return {}
+
+
+class _Handles:
+    """Handles that are removed together."""
+
+    def __init__(self, handles: Iterable[RemovableHandle]):
+        self._handles = list(handles)
+
+    def remove(self) -> None:
+        """Stop calling the intervention."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def attach(intervention: Intervention, network: Network) -> _Handles:
+    """Call `intervention` around each step of the network's first optimizer; `remove()` of the result ends it.
+
+    Copying an optimizer drops its hooks and copying a model copies neither: attach after copying.
+    """
+    optimizer = network.optimizers[0]
+
+    def before(*_: object) -> None:
+        with torch.no_grad():
+            intervention.before_step(network)
+
+    def after(*_: object) -> None:
+        with torch.no_grad():
+            intervention.after_step(network)
+
+    return _Handles([optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)])
+
+
+class Chain(nn.ModuleList, Intervention):
+    """Several interventions, each in turn: `Chain([L2(1e-3), ContinualBackprop(network.layers)])`."""
+
+    def before_step(self, network: Network) -> None:
+        for intervention in self:
+            intervention.before_step(network)  # type: ignore[operator]
+
+    def after_step(self, network: Network) -> None:
+        for intervention in self:
+            intervention.after_step(network)  # type: ignore[operator]
+
+    def telemetry(self) -> dict[str, float]:
+        return {key: value for one in self for key, value in one.telemetry().items()}  # type: ignore[operator]
+
+
+class Every(nn.Module, Intervention):
+    """Another intervention, at every `period`-th gradient step only (the first time at step `period`)."""
+
+    steps: torch.Tensor
+
+    def __init__(self, period: int, intervention: nn.Module):
+        super().__init__()
+        if period < 1:
+            raise ValueError(f"period must be in [1, inf) gradient steps, got {period}")
+        self.period, self.intervention = period, intervention
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def before_step(self, network: Network) -> None:
+        if (int(self.steps) + 1) % self.period == 0:
+            self.intervention.before_step(network)  # type: ignore[operator]
+
+    def after_step(self, network: Network) -> None:
+        self.steps += 1
+        if int(self.steps) % self.period == 0:
+            self.intervention.after_step(network)  # type: ignore[operator]
+
+    def telemetry(self) -> dict[str, float]:
+        return self.intervention.telemetry()  # type: ignore[operator, no-any-return]
+
+
+class Randomness(nn.Module):
+    """A random stream of one's own that is saved and loaded with the module; the same on every device."""
+
+    def __init__(self, seed: int, *names: str):
+        """Streams of different names are independent, whatever the seed."""
+        super().__init__()
+        digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
+        self.generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+    def get_extra_state(self) -> torch.Tensor:
+        return self.generator.get_state()  # a plain tensor, so that it loads with weights_only=True
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.generator.set_state(state.cpu())
+
+    def uniform(self, *shape: int, bound: float = 1.0) -> torch.Tensor:
+        """Draws from [-bound, bound), float32 on the CPU."""
+        return torch.empty(shape).uniform_(-bound, bound, generator=self.generator)
+
+    def unit(self, *shape: int) -> torch.Tensor:
+        """Draws from [0, 1), float32 on the CPU."""
+        return torch.rand(shape, generator=self.generator)
+
+    def normal(self, *shape: int, std: float = 1.0) -> torch.Tensor:
+        """Draws from N(0, std^2), float32 on the CPU."""
+        return torch.randn(shape, generator=self.generator) * std

@@ -1,0 +1,156 @@
+"""Measures of plasticity: pure functions, activations or weights in, numbers out.
+
+`activations` are (rows, units), as `HiddenLayer.rows` gives them; masks are boolean (units,); singular values are those
+of the uncentred matrix, in descending order. Nothing here keeps state, needs gradients or draws random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from plasticity.network import HiddenLayer
+
+CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
+DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
+
+_RECTIFIED = (nn.ReLU, nn.ReLU6)
+_GATED = (nn.GELU, nn.SiLU, nn.Mish)
+
+
+def dead_units(activations: Tensor, activation: nn.Module) -> Tensor:
+    """Units that say nothing on this batch.
+
+    ReLU, ReLU6: h <= 0 in every row. GELU, SiLU, Mish: |h| < 1e-3 in every row. Others (tanh, sigmoid, ...): constant,
+    a standard deviation below 1e-3; SB3's default for PPO is tanh, where no unit is ever 0.
+    Source: Dohare et al., Nature 632:768 (2024) for ReLU; the others are ours.
+    """
+    if isinstance(activation, _RECTIFIED):
+        return (activations <= 0).all(0)
+    if isinstance(activation, _GATED):
+        return (activations.abs() < CONSTANT).all(0)
+    return activations.std(0, correction=0) < CONSTANT
+
+
+def dormancy_score(activations: Tensor) -> Tensor:
+    """mean |h| of each unit over the layer's mean of it, (*replicas, units); all 0 for a layer that is all 0.
+
+    Source: Sokar et al., ICML 2023, arXiv 2302.12902, equation 1.
+    """
+    size = activations.abs().mean(0)
+    return size / (size.mean(-1, keepdim=True) + 1e-9)
+
+
+def dormant_units(activations: Tensor, threshold: float = DORMANT[0]) -> Tensor:
+    """Units whose dormancy score is at most `threshold` (tau)."""
+    return dormancy_score(activations) <= threshold
+
+
+def saturated_units(activations: Tensor) -> Tensor:
+    """tanh units with a mean slope below 0.01: mean(1 - h^2) < 0.01."""
+    return (1 - activations.square()).mean(0) < 0.01
+
+
+def zero_fraction(activations: Tensor) -> float:
+    """Share of activations that are exactly 0; about 0.5 in a healthy random ReLU layer, so never call it dead."""
+    return float((activations == 0).double().mean())
+
+
+def singular_values(activations: Tensor) -> Tensor:
+    """The singular values of (rows, units), descending, float64, by the eigenvalues of the Gram matrix.
+
+    Raises `ValueError` with fewer rows than units: every rank would be capped by the batch.
+    """
+    rows, units = activations.shape
+    if rows < units:
+        raise ValueError(f"a rank needs at least as many rows as units, got {rows} rows for {units} units")
+    matrix = activations.double()
+    squares: Tensor = torch.linalg.eigvalsh(matrix.T @ matrix)
+    return squares.clamp_min(0).sqrt().flip(0)
+
+
+def effective_rank(sigma: Tensor) -> float:
+    """exp of the entropy of sigma / sum(sigma); 0 for a zero matrix (Roy & Vetterli, EUSIPCO 2007)."""
+    total = float(sigma.sum())
+    if total == 0:
+        return 0.0
+    share = sigma / total
+    return math.exp(float(torch.special.entr(share).sum()))
+
+
+def srank(sigma: Tensor, share: float = 0.99) -> int:
+    """Smallest k such that the top k hold `share` of sum(sigma) (Kumar et al., ICLR 2021, arXiv 2010.14498).
+
+    The code of Dohare et al. calls this stable rank.
+    """
+    total = float(sigma.sum())
+    if total == 0:
+        return 0
+    return int((sigma.cumsum(0) < share * total).sum()) + 1
+
+
+def approximate_rank(sigma: Tensor, share: float = 0.99) -> int:
+    """The same with squares: smallest k such that the top k hold `share` of sum(sigma^2) (Yang et al., ICML 2019)."""
+    return srank(sigma.square(), share)
+
+
+def stable_rank(sigma: Tensor) -> float:
+    """Squared Frobenius norm over squared spectral norm; 0 for a zero matrix."""
+    largest = float(sigma.max())
+    return float((sigma / largest).square().sum()) if largest > 0 else 0.0
+
+
+def numerical_rank(sigma: Tensor, rows: int, eps: float = torch.finfo(torch.float32).eps) -> int:
+    """Singular values above max(rows, units) * eps * the largest; `eps` is that of the type the activations had."""
+    return int((sigma > max(rows, len(sigma)) * eps * sigma.max()).sum())
+
+
+def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, float]:
+    """Every measure of one layer on one batch, by name; `activations` as the layer's activation put them out.
+
+    Shares are in [0, 1]. The ranks are left out where the batch has fewer rows than the layer has units.
+    """
+    rows = layer.rows(activations)
+    numbers = {
+        "dead_fraction": _share(dead_units(rows, layer.activation)),
+        "dormant_fraction": _share(dormant_units(rows, DORMANT[0])),
+        "dormant_fraction_0.1": _share(dormant_units(rows, DORMANT[1])),
+        "zero_fraction": zero_fraction(rows),
+        "feature_norm": float(rows.double().norm(dim=-1).mean()),
+    }
+    if isinstance(layer.activation, nn.Tanh):
+        numbers["saturated_fraction"] = _share(saturated_units(rows))
+    if len(rows) >= layer.units:
+        sigma = singular_values(rows)
+        numbers["effective_rank"] = effective_rank(sigma)
+        numbers["srank"] = srank(sigma)
+        numbers["approximate_rank"] = approximate_rank(sigma)
+        numbers["stable_rank"] = stable_rank(sigma)
+        numbers["numerical_rank"] = numerical_rank(sigma, len(rows), torch.finfo(rows.dtype).eps)
+    return numbers
+
+
+def weight_metrics(weight: Tensor, initial: Tensor | None = None) -> dict[str, float]:
+    """Mean |W|, spectral norm, and the Frobenius distance from `initial` if given."""
+    weight = weight.detach()
+    numbers = {
+        "weight_magnitude": float(weight.abs().mean()),
+        "spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), 2)),
+    }
+    if initial is not None:
+        numbers["distance_from_init"] = float((weight - initial).norm())
+    return numbers
+
+
+def update_ratio(before: Tensor, after: Tensor) -> float:
+    """||after - before|| / ||before||: the relative size of a step; infinite from zero weights, 0 if nothing moved."""
+    step, size = float((after - before).norm()), float(before.norm())
+    if size == 0:
+        return 0.0 if step == 0 else math.inf
+    return step / size
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())

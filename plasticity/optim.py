@@ -1,0 +1,202 @@
+"""UnitAdam: Adam that can start single units afresh."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.adam import adam
+
+
+class UnitAdam(Optimizer):
+    """Adam (Kingma & Ba 2015) with a step count per weight, so that a replaced unit restarts its bias correction.
+
+    Until something of a tensor is reset it has one count and torch's own arithmetic: the result equals
+    `torch.optim.Adam` (or `AdamW` with `decoupled=True`) bit for bit. From then on weight (j, i, ...) counts
+    min(row count j, column count i), exactly, because a weight is reset with its row or with its column.
+
+    lr, betas, eps: as in `torch.optim.Adam`.
+    weight_decay: added to the gradient, or with `decoupled` subtracted from the weight (Loshchilov & Hutter 2019).
+
+    Source: the need is stated by Dohare et al., Nature 632:768 (2024), Methods ("effective step size"); the AdamGnT of
+    their code drops the bias correction, this one keeps it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ):
+        for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be in [0, inf), got {value}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One gradient step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        whole: list[Tensor] = []
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            if group["decoupled"] and group["weight_decay"]:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float64)  # float32 would stop counting at 2^24
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            if "row_step" in state:
+                self._step_by_unit(parameter, state, group)
+            else:
+                whole.append(parameter)
+        states = [self.state[p] for p in whole]
+        adam(
+            whole,
+            [p.grad for p in whole if p.grad is not None],
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [],
+            [s["step"] for s in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=0.0 if group["decoupled"] else group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _step_by_unit(self, parameter: nn.Parameter, state: dict[str, Any], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        gradient = parameter.grad
+        assert gradient is not None
+        if group["weight_decay"] and not group["decoupled"]:
+            gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        state["step"] += 1
+        counts = [state[name].add_(1) for name in ("row_step", "column_step") if name in state]
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        scale = (state["exp_avg_sq"] / _bias_correction(beta2, counts, parameter)).sqrt_().add_(group["eps"])
+        mean = state["exp_avg"] / _bias_correction(beta1, counts, parameter)
+        parameter.addcdiv_(mean, scale, value=-group["lr"])
+
+    def reset(self, parameter: nn.Parameter, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
+        """Zero the moments and the step counts of some rows (dimension 0) or columns (dimension 1) of a parameter.
+
+        rows, columns: boolean masks, (parameter.shape[0],) and (parameter.shape[1],).
+        """
+        for name, mask, dimension in (("rows", rows, 0), ("columns", columns, 1)):
+            if mask is not None and tuple(mask.shape) != tuple(parameter.shape[dimension : dimension + 1]):
+                raise ValueError(
+                    f"{name} must be a mask over dimension {dimension} of a parameter of shape "
+                    f"{tuple(parameter.shape)}, got shape {tuple(mask.shape)}"
+                )
+        state = self.state.get(parameter)
+        if not state:
+            return
+        if "row_step" not in state:
+            for name, dimension in (("row_step", 0), ("column_step", 1)):
+                if dimension < parameter.dim():
+                    size = parameter.shape[dimension : dimension + 1]
+                    state[name] = torch.full(size, int(state["step"]), dtype=torch.int64, device=parameter.device)
+        _zero_elements(state, parameter, rows, columns)
+        if rows is not None:
+            state["row_step"][rows] = 0
+        if columns is not None:
+            state["column_step"][columns] = 0
+
+    def steps(self, parameter: nn.Parameter) -> Tensor:
+        """Gradient steps since the last reset, one integer for each weight of `parameter`, in its shape."""
+        state = self.state.get(parameter) or {"step": 0}
+        if "row_step" not in state:
+            return torch.full(parameter.shape, int(state["step"]), device=parameter.device)
+        counts = [_along(state[n], d, parameter) for d, n in enumerate(("row_step", "column_step")) if n in state]
+        return torch.stack([count.expand(parameter.shape) for count in counts]).amin(0)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load UnitAdam's own state exactly, or a stock Adam's moments and counts under our own hyper-parameters."""
+        groups = state_dict["param_groups"]
+        foreign = not all("decoupled" in group for group in groups)
+        if any(group.get("amsgrad") for group in groups):
+            raise ValueError("UnitAdam cannot load an Adam state with amsgrad=True")
+        if any("exp_avg" not in state for state in state_dict["state"].values()):
+            raise ValueError("UnitAdam can load the state of Adam, AdamW or UnitAdam only; this one has no exp_avg")
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        if foreign:
+            for group, settings in zip(self.param_groups, own, strict=True):
+                kept = {"params": group["params"], **settings}
+                group.clear()
+                group.update(kept)
+        keys = chain.from_iterable(group["params"] for group in groups)
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        for key, parameter in zip(keys, parameters, strict=True):
+            if key in state_dict["state"]:
+                self._restore_counts(parameter, state_dict["state"][key])
+
+    def _restore_counts(self, parameter: nn.Parameter, saved: dict[str, Any]) -> None:
+        # torch casts every state but "step" to the parameter's type: counts would lose exactness
+        state = self.state[parameter]
+        state["step"] = torch.as_tensor(saved["step"]).to("cpu", torch.float64, copy=True).reshape(())
+        for name in ("row_step", "column_step"):
+            if name in saved:
+                state[name] = saved[name].to(parameter.device, torch.int64, copy=True)
+
+
+def reset_state(
+    optimizer: Optimizer, parameter: nn.Parameter, *, rows: Tensor | None = None, columns: Tensor | None = None
+) -> None:
+    """Start rows or columns of a parameter afresh in any optimizer; nothing happens where it holds no state of it."""
+    if isinstance(optimizer, UnitAdam):
+        optimizer.reset(parameter, rows=rows, columns=columns)
+    elif parameter in optimizer.state:
+        state = optimizer.state[parameter]
+        if "step" in state and "exp_avg" in state:
+            warnings.warn(
+                f"{type(optimizer).__name__} keeps one step count a tensor, so a replaced unit's first steps are up to "
+                "6.5 times too long; use plasticity.UnitAdam",
+                stacklevel=2,
+            )
+        _zero_elements(state, parameter, rows, columns)
+
+
+def _zero_elements(state: dict[str, Any], parameter: nn.Parameter, rows: Tensor | None, columns: Tensor | None) -> None:
+    for value in state.values():
+        if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
+            if rows is not None:
+                value[rows] = 0
+            if columns is not None:
+                first = 0 if columns.dim() == 1 else -2  # replicas stand before outputs and inputs
+                value.transpose(first, first + 1)[columns] = 0
+
+
+def _bias_correction(beta: float, counts: list[Tensor], parameter: Tensor) -> Tensor:
+    """1 - beta^count, broadcastable to the parameter; it grows with the count, so the smaller count has the smaller."""
+    terms = [_along((1 - beta ** count.double()).to(parameter.dtype), d, parameter) for d, count in enumerate(counts)]
+    return torch.minimum(*terms) if len(terms) == 2 else terms[0]
+
+
+def _along(vector: Tensor, dimension: int, parameter: Tensor) -> Tensor:
+    return vector.reshape([-1 if d == dimension else 1 for d in range(parameter.dim())])

@@ -1,0 +1,69 @@
+"""Every method by its name: name -> frozen config dataclass -> intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from torch import nn
+
+from plasticity.continual_backprop import ContinualBackpropConfig
+from plasticity.intervention import Chain
+from plasticity.l2 import L2Config
+from plasticity.network import Network
+from plasticity.redo import ReDoConfig
+from plasticity.settings import SettingsError, from_mapping, unknown
+from plasticity.shrink_and_perturb import ShrinkAndPerturbConfig
+
+
+class MethodConfig(Protocol):
+    """Settings of a method, and how to make it for one network."""
+
+    def build(self, network: Network, seed: int) -> nn.Module:
+        """An `Intervention` that is a module; it draws from streams of its own, derived from seed and network name."""
+        ...
+
+
+METHODS: dict[str, type[Any]] = {
+    "cbp": ContinualBackpropConfig,
+    "redo": ReDoConfig,
+    "l2": L2Config,
+    "shrink_and_perturb": ShrinkAndPerturbConfig,
+}
+
+Methods: TypeAlias = "str | MethodConfig | Sequence[str | MethodConfig] | Mapping[str, Mapping[str, Any]] | None"
+
+
+def method_config(name: str, settings: Mapping[str, Any] | None = None, where: str = "") -> MethodConfig:
+    """The settings of the method called `name`; raises `SettingsError` naming everything that is wrong with them.
+
+    where: a path that error texts start with, such as "plasticity.cbp".
+    """
+    if name not in METHODS:
+        raise SettingsError([unknown("method", name, ["none", *METHODS])])
+    config: MethodConfig = from_mapping(METHODS[name], settings or {}, where or name)
+    return config
+
+
+def method_configs(methods: Methods) -> list[MethodConfig]:
+    """What a user may write for methods, as a list of configs in order.
+
+    methods: None or "none"; a name; a config such as `ContinualBackpropConfig()` or one's own; a list of these; or a
+        mapping of names to settings, `{"l2": {"strength": 1e-3}, "cbp": {}}`.
+    """
+    if methods is None or methods == "none":
+        return []
+    if isinstance(methods, str):
+        return [method_config(methods)]
+    if isinstance(methods, Mapping):
+        return [method_config(name, settings) for name, settings in methods.items() if name != "none"]
+    if isinstance(methods, Sequence):
+        return [config for entry in methods for config in method_configs(entry)]
+    if not hasattr(methods, "build"):
+        raise SettingsError([f"a method must be a name or a config with build(network, seed), got {methods!r}"])
+    return [methods]
+
+
+def build_intervention(methods: Methods, network: Network, seed: int) -> Chain:
+    """All methods for one network, in order."""
+    return Chain([config.build(network, seed) for config in method_configs(methods)])
