@@ -103,7 +103,7 @@ class PlasticityMonitor(BaseCallback):
 
     def _of_network(self, name: str, network: Network) -> dict[str, float]:
         numbers: dict[str, float] = {}
-        sources = [self.policy.step_metrics[name].telemetry(), self.policy.plasticity[name].telemetry()]
+        sources = [self.policy.step_metrics[name].telemetry(), self.policy.plasticity[name].telemetry()]  # type: ignore[operator]
         for layer in network.layers:
             initial = self.initial.get(f"{name}/{layer.name}")
             found = weight_metrics(layer.weight, None if initial is None else initial.to(layer.weight))
@@ -122,7 +122,7 @@ class PlasticityMonitor(BaseCallback):
         """Observations (and actions) to measure on, and the probe batch as soon as there are enough."""
         if isinstance(self.model, OnPolicyAlgorithm):
             observations = self.model.rollout_buffer.observations
-            rows = observations.reshape(-1, *observations.shape[2:])  # type: ignore[union-attr]
+            rows = observations.reshape(-1, *observations.shape[2:])
             self._freeze(rows)
             return self._tensors(rows[_spread(len(rows), self.batch_size)], None)
         buffer = self.model.replay_buffer  # type: ignore[attr-defined]

@@ -15,6 +15,9 @@ from plasticity import HiddenLayer, Network, NoiseReader, Reader, hidden_layers
 def actor_critic_networks(policy: ActorCriticPolicy) -> dict[str, Network]:
     """`pi` and `vf` of PPO or A2C, and `features` where both read one extractor with hidden layers.
 
+    `features` comes last, and so acts last: the weights between a unit it replaces and one that a head has just drawn
+    afresh end as zero.
+
     With separate extractors each belongs to its own network; networks without hidden layers are left out.
     """
     pi, vf = list(policy.mlp_extractor.policy_net), list(policy.mlp_extractor.value_net)
@@ -30,7 +33,7 @@ def actor_critic_networks(policy: ActorCriticPolicy) -> dict[str, Network]:
     }
     if shared:
         readers = [_first_linear([*pi, policy.action_net]), _first_linear([*vf, policy.value_net])]
-        found = {"features": hidden_layers(shared, readers, [] if pi else noise), **found}
+        found["features"] = hidden_layers(shared, readers, [] if pi else noise)
     owner = "pi" if found["pi"] else "features"
     return {
         name: Network(
@@ -55,18 +58,17 @@ def sac_networks(policy: SACPolicy) -> dict[str, Network]:
     twins = [_critic_layers(policy.critic_target, i) for i in range(critic.n_critics)]
     first = [_first_linear([q]) for q in critic.q_networks]  # reads the features and, after them, the action
     networks = {"actor": _actor_network(policy, first if policy.share_features_extractor else [])}
+    for i, (layers, twin) in enumerate(zip(sets, twins, strict=True)):
+        networks[f"qf{i}"] = Network(f"qf{i}", layers, [critic.optimizer], twins=twin)
     if not policy.share_features_extractor and (modules := extractor_modules(critic.features_extractor)):
         layers = hidden_layers(modules, [Reader(linear) for linear in first])
         target = policy.critic_target
         twin = hidden_layers(
-            extractor_modules(target.features_extractor),
-            [Reader(_first_linear([q])) for q in target.q_networks],
+            extractor_modules(target.features_extractor), [Reader(_first_linear([q])) for q in target.q_networks]
         )
         networks["qf_features"] = Network(
             "qf_features", layers, [critic.optimizer], linears=_own_linears(layers, sets), twins=twin
         )
-    for i, (layers, twin) in enumerate(zip(sets, twins, strict=True)):
-        networks[f"qf{i}"] = Network(f"qf{i}", layers, [critic.optimizer], twins=twin)
     return {name: network for name, network in networks.items() if network.layers}
 
 

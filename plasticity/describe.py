@@ -10,9 +10,7 @@ from plasticity.network import CONVOLUTIONS, HiddenLayer, NoiseReader, Reader, w
 
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Flatten)
 ACTIVATIONS = tuple(
-    kind
-    for kind in vars(nn.modules.activation).values()
-    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.MultiheadAttention
+    getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name != "MultiheadAttention"
 )
 
 

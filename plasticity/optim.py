@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -144,7 +145,7 @@ class UnitAdam(Optimizer):
         if any("exp_avg" not in state for state in state_dict["state"].values()):
             raise ValueError("UnitAdam can load the state of Adam, AdamW or UnitAdam only; this one has no exp_avg")
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
-        super().load_state_dict(state_dict)
+        super().load_state_dict(copy.deepcopy(state_dict))  # torch would share the moments with the source
         if foreign:
             for group, settings in zip(self.param_groups, own, strict=True):
                 kept = {"params": group["params"], **settings}
