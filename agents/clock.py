@@ -27,11 +27,9 @@ class RegimeClock(BaseCallback):
         self._regime: int | None = None
 
     def _on_training_start(self) -> None:
-        try:
-            self.training_env.get_attr("clock")
-        except AttributeError:
+        self._active = self.training_env.has_attr("set_clock")
+        if not self._active:
             return
-        self._active = True
         stride = self.training_env.num_envs
         self.training_env.env_method("set_clock", self.model.num_timesteps, stride=stride)
         self._note(self.training_env.env_method("applied", indices=[0])[0])
@@ -66,6 +64,6 @@ class RegimeClock(BaseCallback):
 
 def _values(info: dict[str, Any]) -> dict[str, float]:
     """The targets' values in an info, by target."""
-    rest = ("regime", "change_point")
+    rest = ("regime", "change_point", "context")
     names = [key.removeprefix(PREFIX) for key in info if key.startswith(PREFIX)]
     return {name: float(info[PREFIX + name]) for name in names if name not in rest}
