@@ -77,7 +77,12 @@ class Chain(nn.ModuleList, Intervention):
             intervention.after_step(network)  # type: ignore[operator]
 
     def telemetry(self) -> dict[str, float]:
-        return {key: value for one in self for key, value in one.telemetry().items()}  # type: ignore[operator]
+        numbers: dict[str, float] = {}
+        for intervention in self:
+            for key, value in intervention.telemetry().items():  # type: ignore[operator]
+                # two methods may replace units of one layer: what counts is how many were replaced
+                numbers[key] = value + numbers.get(key, 0.0) if key.endswith("/replaced") else value
+        return numbers
 
 
 class Every(nn.Module, Intervention):

@@ -232,6 +232,7 @@ def test_a_chain_acts_in_order_and_every_counts_gradient_steps():
     train(model, optimizer, 2)
     assert log == ["a before", "a after", "a before", "b before", "a after", "b after"]
     assert chain.telemetry() == {"a": 1.0, "b": 1.0}
+    assert Chain([Recorder("0/replaced", log), Recorder("0/replaced", log)]).telemetry() == {"0/replaced": 2.0}
     with pytest.raises(ValueError, match=r"period must be in \[1, inf\) gradient steps, got 0"):
         Every(0, Recorder("b", log))
 
