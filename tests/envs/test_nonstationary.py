@@ -181,6 +181,32 @@ def test_seeding_leaves_the_schedule_alone_and_an_option_rewinds_it() -> None:
     assert options["schedule_clock"] == 0  # the caller's dict is his
 
 
+def test_the_environment_gets_its_own_options_alone() -> None:
+    class Picky(CartPoleEnv):
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[Any, dict[str, Any]]:
+            self.got = options
+            return super().reset(seed=seed)
+
+    env = NonStationary(Picky(), "length=every:5|cycle:2")
+    env.reset(options={"schedule_clock": 5, "mine": 1})
+    assert env.unwrapped.got == {"mine": 1}  # type: ignore[attr-defined]
+    assert env.applied() == {LENGTH: 2.0, REGIME: 1}
+
+
+def test_two_targets_on_one_schedule_draw_values_of_their_own() -> None:
+    env = NonStationary(CartPoleEnv(), [f"{name}=every:5|uniform:0.5,2|draw" for name in ("length", "gravity")])
+    (length, gravity, regime), (same, *_) = env.due().values(), cartpole_length_alone().due().values()
+    assert regime == 0
+    assert length != gravity
+    assert length == same  # what one target does, does not depend on its company
+
+
+def cartpole_length_alone() -> NonStationary:
+    return NonStationary(CartPoleEnv(), "length=every:5|uniform:0.5,2|draw")
+
+
 def test_a_resumed_run_sees_the_regimes_of_the_unbroken_one() -> None:
     def run(env: NonStationary, steps: int) -> list[tuple[int, float]]:
         out = []
@@ -272,13 +298,13 @@ def test_a_second_environment_is_not_affected() -> None:
 def test_pins_freeze_a_value_or_a_regime_until_unpinned() -> None:
     env = cartpole("truncate", limit=500)
     env.reset(seed=0)
-    env.pin(1.7)
+    env.pin(np.float32(1.5))
     for step in range(60):
         *_, terminated, truncated, info = env.step(step % 2)
-        assert (info[LENGTH], info[REGIME], truncated) == (1.7, -1, False)
+        assert (info[LENGTH], info[REGIME], truncated) == (1.5, -1, False)
         if terminated:
             env.reset()
-    assert env.reset()[1][LENGTH] == 1.7
+    assert env.reset()[1][LENGTH] == 1.5
     assert env.clock == 60
     env.pin(regime=2)
     assert pairs([env.applied()]) == [due(2 * PERIOD)]

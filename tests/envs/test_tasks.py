@@ -24,16 +24,11 @@ def stack(env: gym.Env) -> list[str]:
     return [*names, type(env).__name__]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*is different from the unwrapped version:UserWarning"
-)  # the wrapper is what we check
-@pytest.mark.filterwarnings(
-    "ignore:.*Box observation space m.*imum value is .*infinity:UserWarning"
-)  # Ant-v5's own bounds
-@pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend:UserWarning")  # Pendulum-v1's own actions
-@pytest.mark.filterwarnings(
-    "ignore:.*recommend you to use a symmetric and normalized:UserWarning"
-)  # the same, in SB3's words
+# The checkers' advice that concerns the wrapper, which is what we check; and the original environments' spaces.
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.*imum value is .*infinity:UserWarning")  # Ant-v5's
+@pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend:UserWarning")  # Pendulum-v1's
+@pytest.mark.filterwarnings("ignore:.*recommend you to use a symmetric and normalized:UserWarning")  # the same, by SB3
 @pytest.mark.parametrize("id", envs.TASKS)
 @pytest.mark.parametrize("context", ["hidden", "obs"])
 @pytest.mark.parametrize("boundary", ["episode", "step", "truncate"])

@@ -1,4 +1,4 @@
-"""The YAML files: every choice composes, validates and builds; what is typed wins; the paper's settings are the paper's."""
+"""The YAML files: every choice composes, validates and builds; what is typed wins; the paper's settings are its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,271 @@
+"""The wrapper that makes any Gymnasium environment non-stationary."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+from envs import snapshot
+from envs.changes import BOUNDARIES, parse_changes
+from envs.parsing import choose, parse_count
+from envs.schedule import Schedule
+from envs.world import PREFIX, Live, World
+
+CONTEXTS = ("hidden", "info", "obs")
+CHANGE_POINT, CONTEXT = PREFIX + "change_point", PREFIX + "context"
+
+
+class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Change an environment's physics on a schedule.
+
+    Time t counts environment steps of all sub-environments together: each `step` adds `stride`, the number of
+    sub-environments, so that every copy knows the time without a message. What is due at t is a pure function of
+    (schedule_seed, t). Seeding by `reset(seed=...)` neither rewinds nor reseeds it; `reset(options={"schedule_clock":
+    0})` sets the clock. Papers that count a period from the last change actually made (Slippery Ant's code) differ from
+    us by a fraction of an episode each time.
+
+    Every info, of `reset` and of `step`, has these keys (for logging; the agent does not see infos):
+        nonstationary/<target> (float), nonstationary/regime (int): what was in force during that step, or is from that
+            reset on. The regime is the number of changes so far, summed over the targets; -1 while a value is pinned.
+        nonstationary/change_point (bool): True where a new regime is in force for the first time: at the reset that
+            brought it, and at the first step taken under it. The first regime, and moves of the clock, are no changes.
+
+    Args:
+        env: any Gymnasium environment.
+        changes: one change or a list of them, see `parse_changes`: `{"target": "friction", "when": "every:2e6",
+            "to": "loguniform:0.02,2.0", "first": "draw"}`, or for short `friction=every:2e6|loguniform:0.02,2.0|draw`.
+            A target is the name of a built-in one, or a user's own object or class (see `Target`).
+        schedule_seed: the seed of the schedules, an integer >= 0; separate from the environment's.
+        stride: how many environment steps pass for each step of this one: the number of sub-environments.
+        boundary: where a change that is due takes effect, unless the change says otherwise.
+            `episode`: at this environment's first reset afterwards (the published rule).
+            `step`: before the next step.
+            `truncate`: the episode ends at once, as truncated and never as terminated, its last observation still of
+            the old regime; the new one begins with the reset.
+        context: what the agent is told of the values in force for its next action, a vector (n_changes,) in the order
+            of `changes`. `hidden`: nothing. `info`: infos carry it as `nonstationary/context`, for algorithms that
+            look there. `obs`: it is appended to the observation, which must be a flat Box of floats and remains one.
+        count_resets: whether the reset after an episode counts as a step. True is right for gymnasium's vector
+            environments in their default mode, where an autoreset takes up a whole vector step; False for all others
+            (SB3's, and AutoresetMode.SAME_STEP).
+
+    Raises:
+        ValueError: a change that cannot be read, a quantity that this environment does not have, values outside the
+            target's allowed range, an environment that is non-stationary already.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        changes: Any,
+        *,
+        schedule_seed: int = 0,
+        stride: int = 1,
+        boundary: str = "episode",
+        context: str = "hidden",
+        count_resets: bool = False,
+    ) -> None:
+        self._changes = parse_changes(changes, schedule_seed=schedule_seed)
+        RecordConstructorArgs.__init__(
+            self,
+            changes=[change.to_dict() for change in self._changes],
+            schedule_seed=schedule_seed,
+            stride=stride,
+            boundary=boundary,
+            context=context,
+            count_resets=count_resets,
+            _disable_deepcopy=True,  # a user's target may hold what cannot be copied
+        )
+        gym.Wrapper.__init__(self, env)
+        _refuse_nesting(env)
+        self._boundary = choose("'boundary'", boundary, BOUNDARIES)
+        self._context = choose("'context'", context, CONTEXTS)
+        self._stride = parse_count("stride", stride, minimum=1)
+        self._count_resets = bool(count_resets)
+        self._stepped = False  # whether a step has been taken since the last reset
+        if context == "obs":
+            _check_flat(env.observation_space)
+        self._world = World(self._changes, self._boundary, env)
+        if context == "obs":
+            self.observation_space = _extended(env.observation_space, self._world.lives)
+        self._relabel(change_point=False)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment, then let `stride` environment steps pass.
+
+        Returns:
+            observation, reward, terminated, truncated, info, as Gymnasium's; info says what was in force in this step.
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info.update(self._labels)
+        self._labels[CHANGE_POINT] = False
+        self._stepped = True
+        world = self._world
+        world.clock += self._stride
+        if world.clock >= world.next:
+            if world.enter(("step",)):
+                self._relabel(change_point=True)
+            truncated = truncated or (world.overdue() and not terminated)
+        if self._context != "hidden":
+            observation = self._tell(observation, info)
+        return observation, reward, terminated, truncated, info
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Bring in what is due, then reset the environment.
+
+        Args:
+            seed: for the environment alone; the schedule neither rewinds nor changes.
+            options: `schedule_clock` sets the clock first (0 rewinds); the other options go to the environment.
+        """
+        if self._count_resets and self._stepped:
+            self._world.clock += self._stride
+        self._stepped = False
+        if options and "schedule_clock" in options:
+            options = dict(options)
+            self.set_clock(options.pop("schedule_clock"))
+        if self._world.enter():
+            self._relabel(change_point=True)
+        observation, info = self.env.reset(seed=seed, options=options)
+        info.update(self._labels)
+        if self._context != "hidden":
+            observation = self._tell(observation, info)
+        return observation, info
+
+    @property
+    def clock(self) -> int:
+        """The time t: environment steps so far, all sub-environments together."""
+        return self._world.clock
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """The schedules, by the name of their target."""
+        return {live.name: live.schedule for live in self._world.lives}
+
+    def set_clock(self, step: int, stride: int | None = None) -> None:
+        """Set the time, as a resumed run must: through `vec_env.env_method("set_clock", num_timesteps, stride=n_envs)`.
+
+        Between a reset and the first step after it, what is due takes effect at once (an observation already handed out
+        stays as it is). In the middle of an episode it waits for its boundary. Moving the clock is no change point.
+
+        Args:
+            step: the new time, an integer >= 0.
+            stride: the number of sub-environments; None keeps the present one.
+        """
+        clock = parse_count("step", step)
+        self._stride = self._stride if stride is None else parse_count("stride", stride, minimum=1)
+        self._world.clock = clock
+        self._catch_up()
+
+    def due(self, step: int | None = None) -> dict[str, float | int]:
+        """Return what the schedules say for time `step` (None: now), under the keys that infos have."""
+        return self._world.due(step)
+
+    def applied(self) -> dict[str, float | int]:
+        """Return what is in force in this environment now, under the keys that infos have."""
+        return self._world.applied()
+
+    def pin(self, value: float | Mapping[str, float] | None = None, *, regime: int | None = None) -> None:
+        """Freeze the physics, at once and until `unpin`; for evaluation copies. The clock runs on.
+
+        Args:
+            value: the value, or a dict of target -> value, the targets not named keeping theirs.
+            regime: instead, a regime of the schedule, as infos number it. With neither, what is in force is frozen.
+
+        Raises:
+            ValueError: both given, unknown names, values outside the target's range, a regime that never comes.
+        """
+        self._world.pin(value, regime)
+        self._relabel(change_point=False)
+
+    def unpin(self) -> None:
+        """Follow the schedule again: at once before the first step of an episode, else at each change's boundary."""
+        self._world.pinned = False
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._world.enter(("step",) if self._stepped else BOUNDARIES):
+            self._relabel(change_point=False)
+
+    def _relabel(self, *, change_point: bool) -> None:
+        self._labels: dict[str, Any] = {**self._world.applied(), CHANGE_POINT: change_point}
+
+    def _tell(self, observation: Any, info: dict[str, Any]) -> Any:
+        values = np.array([live.reading(live.value) for live in self._world.lives])
+        if self._context == "info":
+            info[CONTEXT] = values
+            return observation
+        return np.concatenate([observation, values]).astype(self.observation_space.dtype)
+
+    # Pickling and copying. The environment travels with nominal physics, since a MuJoCo one would lose the changes and
+    # any other would keep them; see snapshot.py.
+
+    def _state(self) -> dict[str, Any]:
+        world = self._world
+        in_force = [(live.regime, live.value) for live in world.lives]
+        own = {key: value for key, value in vars(self).items() if key not in ("env", "_world")}
+        return {"own": own, "clock": world.clock, "pinned": world.pinned, "in_force": in_force}
+
+    def _revive(self, state: dict[str, Any], env: gym.Env[Any, Any], saved: dict[str, Any]) -> None:
+        vars(self).update(state["own"], env=env)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the original was built
+            self._world = World(self._changes, self._boundary, env)
+        for live, (regime, value) in zip(self._world.lives, state["in_force"], strict=True):
+            live.put(regime, value)
+        self._world.clock, self._world.pinned = state["clock"], state["pinned"]
+        self._world.enter(())
+        snapshot.load(env, saved)
+
+    def _nominal(self, how: Callable[[gym.Env[Any, Any]], Any]) -> Any:
+        """Return how(env) while the environment is nominal."""
+        for live in self._world.lives:
+            live.target.restore()
+        try:
+            return how(self.env)
+        finally:
+            for live in self._world.lives:
+                live.put(live.regime, live.value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self._state(), "env": self._nominal(pickle.dumps), "saved": snapshot.save(self.env)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._revive(state, pickle.loads(state["env"]), state["saved"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NonStationary:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        env = self._nominal(lambda env: copy.deepcopy(env, memo))
+        twin._revive(copy.deepcopy(self._state(), memo), env, copy.deepcopy(snapshot.save(self.env), memo))
+        return twin
+
+
+def _refuse_nesting(env: gym.Env[Any, Any]) -> None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, NonStationary):
+            raise ValueError(
+                "this environment is non-stationary already, and two clocks would drift apart: "
+                f"give all changes to one NonStationary (it changes {', '.join(env.schedules)})"
+            )
+        env = env.env
+
+
+def _check_flat(space: spaces.Space[Any]) -> None:
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(f'context "obs" needs a flat Box of floats as the observation space, got {space}')
+
+
+def _extended(space: Any, lives: list[Live]) -> spaces.Box:
+    """Return the observation space with room for the values in force: a Box of shape (n + n_changes,)."""
+    low: NDArray[Any] = np.concatenate([space.low, [live.low for live in lives]]).astype(space.dtype)
+    high: NDArray[Any] = np.concatenate([space.high, [live.high for live in lives]]).astype(space.dtype)
+    return spaces.Box(low, high, dtype=space.dtype.type)
