@@ -163,9 +163,11 @@ def test_what_is_said_before_and_after(ppo: tuple[Path, Outcome]) -> None:
     assert "cbp.maturity 5 gradient steps, about 80 environment steps (default 10,000)" in outcome.out
     assert "cbp.replacement_rate 0.01 (default 0.0001)" in outcome.out
     assert "Return per regime" in outcome.out
-    assert str(folder / files.PICTURE) in outcome.out
+    assert f"finished after 1,280 steps; all of it is in {folder}:" in outcome.out
+    assert f"  {files.PICTURE}, " in outcome.out
     assert "tensorboard --logdir runs" in outcome.out
-    assert "plasticity=none" in outcome.out
+    assert "plasticity=none  # the same world with another method" in outcome.out
+    assert "seed=4  # the same with another seed" in outcome.out
     bar = [line for line in outcome.out.splitlines() if "steps  " in line and "/s" in line]
     assert 2 <= len(bar) <= 10  # not a terminal: a few plain lines
     assert "length" in bar[-1]

@@ -144,8 +144,8 @@ def growth(errors: Tensor) -> Tensor:
 
 
 def test_continual_backprop_keeps_what_backprop_loses() -> None:
-    """20 regimes of 1,000 examples, 120 seeds; without replacement both are the same and the second half fails."""
-    seeds = range(120)
+    """20 regimes of 1,000 examples, 80 seeds; at rate 0 the two are the same and the last two lines fail."""
+    seeds = range(80)
     backprop = train("backprop", seeds, 20_000, **SCALE)  # type: ignore[arg-type]
     cbp = train("cbp", seeds, 20_000, config=published(1e-3), **SCALE)  # type: ignore[arg-type]
     assert standard_errors(growth(backprop)) > 2.5

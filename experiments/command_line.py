@@ -1,0 +1,113 @@
+"""The words after `python train.py`: flags, overrides, and what goes to stderr when they cannot be used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from experiments import errors
+
+EXAMPLES = (
+    ("python train.py", "PPO with continual backprop on Slippery Ant, a few minutes"),
+    (
+        "python train.py agent=sac env=ns_pendulum plasticity=cbp seed=3 total_steps=20_000",
+        "SAC on a changing pendulum",
+    ),
+    (
+        "python train.py plasticity=cbp plasticity.cbp.replacement_rate=1e-3 plasticity.cbp.utility=zero_contribution",
+        "settings of a method",
+    ),
+    ("python train.py plasticity=[l2,cbp]", "two methods, acting in this order"),
+    (
+        "python train.py experiment=slippery_ant_paper plasticity=none seed=0",
+        "the published protocol: 20 million steps, and its baseline",
+    ),
+    (
+        "python train.py env=gym env.id=Hopper-v5 "
+        """env.changes='[{target: gravity, when: "every:5e4", to: "uniform:0.5,1.5"}]'""",
+        "any Gymnasium environment, made non-stationary",
+    ),
+    ("python train.py --cfg job agent=sac", "show the resolved configuration, run nothing"),
+)
+FLAGS = (
+    ("--cfg job", "print the resolved configuration as YAML and stop"),
+    ("--config-dir DIR", "look for choices in DIR too (DIR/env/mine.yaml is then env=mine)"),
+    ("--help", "this text"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise errors.BadInput(message)
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the words say; the exit code. Faults go to stderr, a line each, without a traceback unless asked for."""
+    traceback = "run.traceback=true" in words
+    try:
+        return _main(words)
+    except errors.RunError as error:
+        if traceback:
+            raise
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: stopped before training began", file=sys.stderr)
+        return errors.INTERRUPTED
+
+
+def _main(words: Sequence[str]) -> int:
+    parser = _Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--cfg", choices=["job"])
+    parser.add_argument("--config-dir", type=Path, action="append", default=[])
+    parser.add_argument("overrides", nargs="*")
+    flags = parser.parse_intermixed_args(list(words))
+    from experiments import compose  # not earlier: what it imports takes a second, and a wrong flag should not
+
+    if flags.help:
+        print(help_text(compose.available(flags.config_dir)))
+        return errors.DONE
+    composed = compose.compose(flags.overrides, flags.config_dir)
+    from experiments.schema import validate
+
+    try:
+        config = validate(composed.tree)
+    except errors.BadInput as error:
+        raise errors.BadInput(dict.fromkeys([*composed.errors, *error.lines])) from None
+    if composed.errors:
+        raise errors.BadInput(composed.errors)
+    if flags.cfg:
+        print(compose.to_yaml(config.as_dict()), end="")
+        return errors.DONE
+    from experiments.run import Run, train
+
+    return train(Run(config, composed.choices, flags.overrides, ["python", "train.py", *words]))
+
+
+def help_text(choices: dict[str, dict[str, str]]) -> str:
+    """Groups with their choices, the grammar, and commands to copy."""
+    lines = ["python train.py [group=choice ...] [key=value ...]", ""]
+    for group, names in choices.items():
+        lines.append(f"{group}=")
+        lines += [_entry(name, text, 20) for name, text in names.items()]
+    lines += [
+        "",
+        "Any setting can be typed: agent.gamma=0.9 env.n_envs=4 total_steps=2e4; --cfg job shows them all.",
+        "",
+    ]
+    lines += [_entry(flag, text, 20) for flag, text in FLAGS]
+    lines += ["", "Examples"]
+    for command, does in EXAMPLES:
+        lines += [f"  {command}", f"      {does}"]
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str, column: int) -> str:
+    indent = " " * (column + 4)
+    return textwrap.fill(text, 116, initial_indent=f"  {name:<{column}}  ", subsequent_indent=indent)

@@ -1,0 +1,193 @@
+"""From the words of a command line to one plain dict, by Hydra's compose API and its override grammar.
+
+Only this module knows Hydra. `@hydra.main` is not used: it writes folders, and its exit codes are not ours. Two further
+differences. Every fault is collected, not only the first. And an experiment may carry settings for particular choices:
+`configs/experiment/quick/plasticity/cbp.yaml` applies when `experiment=quick plasticity=cbp` is chosen, and
+`configs/experiment/quick/agent_env/sac_ns_pendulum.yaml` for that pair. They come after the experiment's own file and
+before anything typed, so what is typed wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.errors import BadInput
+from experiments.refuse import faults_in_files, faults_in_key, faults_in_text
+from plasticity.settings import unknown
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+GROUPS = ("agent", "env", "plasticity", "experiment")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration not yet validated, the choices it came from (group -> names), and faults found on the way."""
+
+    tree: dict[str, Any]
+    choices: dict[str, tuple[str, ...]]
+    errors: tuple[str, ...] = ()
+
+
+def available(directories: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
+    """group -> choice -> the first comment of its file. `directories`: the user's own, beside `configs/`."""
+    choices: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for group in GROUPS:
+        for directory in (CONFIGS, *directories):
+            for path in sorted((directory / group).glob("*.yaml")):
+                comments = [
+                    line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"
+                ]
+                choices[group][path.stem] = next((line for line in comments if not line.startswith("@")), "")
+    return choices
+
+
+def compose(words: Sequence[str], directories: Sequence[Path] = ()) -> Composed:
+    """Compose `words` such as `agent=sac` and `agent.gamma=0.9`; raises `BadInput` where no tree can be made."""
+    for directory in directories:
+        if not directory.is_dir():
+            raise BadInput(f"--config-dir {directory} is not a folder")
+    if faults := faults_in_files((CONFIGS, *directories)):
+        raise BadInput(faults)
+    errors: list[str] = []
+    chosen, values = _split(words, available(directories), errors)
+    tree, choices = _compose(chosen, directories)
+    errors += _beyond_the_experiment(tree, choices)
+    if tree.get("published") and errors:  # its settings do not fit what was chosen: judging them would only add noise
+        raise BadInput(errors)
+    values = [value for value in values if not _method_not_chosen(value, tree, choices, errors)]
+    lines = [value.input_line or "" for value in values]
+    typed = [
+        line if line[0] == "~" else f"++{line.lstrip('+')}" for line in lines
+    ]  # unknown keys: the schema's to judge
+    tree, _ = _compose([*chosen, *_variants(choices, directories), *typed], directories)
+    tree.pop("published", None)
+    return Composed(tree, choices, tuple(errors))
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """A plain tree as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
+
+
+def _split(
+    words: Sequence[str], known: Mapping[str, Mapping[str, str]], errors: list[str]
+) -> tuple[list[str], list[Override]]:
+    """The choices of groups, checked, and the overrides of single values; what cannot be used goes to `errors`."""
+    chosen: list[str] = []
+    values: list[Override] = []
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        faults = [*faults_in_key(key), *faults_in_text(word)]
+        if "_target_" in word and not faults:
+            faults = ['sets "_target_", which could call any function: settings only']
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            faults = faults or ["is not an override; write key=value, and quote what holds spaces, commas or colons"]
+        else:
+            if override.is_sweep_override():
+                faults.append("has several values: write a list as key=[a,b], and run one seed or setting at a time")
+        if faults:
+            errors += [f"{word}: {fault}" for fault in faults]
+        elif key.startswith("published"):
+            errors.append(f"{word}: what was published cannot be overridden; use experiment=none and set what you mean")
+        elif key not in known:
+            values.append(override)
+        elif word[0] in "+~":
+            errors.append(f"{word}: {key} is a group and always has a choice; write {key}=NAME")
+        else:
+            chosen += _checked_choice(key, override.value(), known[key], errors)
+    return chosen, values
+
+
+def _checked_choice(group: str, value: Any, known: Mapping[str, str], errors: list[str]) -> list[str]:
+    names = value if isinstance(value, list) else [value]
+    faults = [unknown(group, name, known) for name in names if name not in known]
+    if group == "plasticity":
+        if len(set(map(str, names))) < len(names):
+            faults.append(f"plasticity={','.join(map(str, names))} names a method twice")
+        if "none" in names and len(names) > 1:
+            faults.append('plasticity: "none" cannot be combined with a method')
+    elif isinstance(value, list):
+        faults.append(f"{group} takes one name, got {value}; only plasticity takes several")
+    errors += faults
+    if faults:  # go on with the nearest name, so that the other settings are judged by what was meant
+        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+        return [f"{group}={near[0]}"] if near else []
+    return [f"{group}=[{','.join(names)}]" if isinstance(value, list) else f"{group}={value}"]
+
+
+def _compose(words: Sequence[str], directories: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    paths = ",".join("'file://{}'".format(str(path.resolve()).replace("'", "\\'")) for path in directories)
+    search = [f"hydra.searchpath=[{paths}]"] if directories else []
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            composed = hydra_compose("config", [*search, *words], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise BadInput(str(error).strip().splitlines()[0] if str(error) else repr(error.__cause__)) from error
+    runtime = composed.hydra.runtime.choices
+    names = {group: runtime.get(group) for group in GROUPS}
+    if names["plasticity"] is None:  # Hydra leaves a choice of several out of its record
+        names["plasticity"] = next(word.partition("=")[2] for word in words if word.startswith("plasticity="))
+    tree: dict[str, Any] = {str(key): composed[key] for key in composed if key != "hydra"}
+    plain = OmegaConf.to_container(OmegaConf.create(tree))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}, {
+        group: tuple(re.split(r"[\[\], ]+", str(name).strip("[] "))) for group, name in names.items()
+    }
+
+
+def _variants(choices: Mapping[str, tuple[str, ...]], directories: Sequence[Path]) -> list[str]:
+    """The experiment's own settings for what was chosen, as words that add their files."""
+    (experiment,) = choices["experiment"]
+    candidates = [(group, choices[group]) for group in ("agent", "env", "plasticity")]
+    candidates.append(("agent_env", (f"{choices['agent'][0]}_{choices['env'][0]}",)))
+    words = []
+    for group, names in candidates:
+        folder = f"experiment/{experiment}/{group}"
+        present = [n for n in names if any((d / folder / f"{n}.yaml").is_file() for d in (CONFIGS, *directories))]
+        if present:
+            words.append(f"+{folder}=[{','.join(present)}]")
+    return words
+
+
+def _beyond_the_experiment(tree: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """An experiment that lists what was published for it refuses the rest: it would mix in settings of its own."""
+    errors = []
+    for group, allowed in (tree.get("published") or {}).items():
+        got = choices[group]
+        if len(got) > 1 or got[0] not in allowed:
+            errors.append(
+                f"experiment={choices['experiment'][0]} has published settings for {group} {', '.join(allowed)}, "
+                f"got {','.join(got)}; for others use experiment=none and set what you mean"
+            )
+    return errors
+
+
+def _method_not_chosen(
+    value: Override, tree: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]], errors: list[str]
+) -> bool:
+    """Whether a setting belongs to a method that was not chosen: setting it must not quietly switch the method on."""
+    parts = value.get_key_element().lstrip("+~").split(".")
+    methods = tree.get("plasticity") or {}
+    if parts[0] != "plasticity" or len(parts) == 1 or parts[1] in methods:
+        return False
+    chosen = ",".join(choices["plasticity"])
+    errors.append(
+        f'{value.input_line}: the method "{parts[1]}" is not chosen (plasticity={chosen}); the chosen have '
+        f"settings under {', '.join(f'plasticity.{name}' for name in methods) or 'nothing'}"
+    )
+    return True

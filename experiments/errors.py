@@ -1,0 +1,40 @@
+"""What a run can end with: exit codes, and the exceptions that carry them to the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DONE = 0
+BUG = 1  # an exception nobody planned for; its traceback is in the run's error.log
+BAD_INPUT = 2
+NUMERIC_FAILURE = 3
+ENVIRONMENT_FAILURE = 4
+INTERRUPTED = 130
+
+
+class RunError(Exception):
+    """A failure a user can act on: one sentence each in `lines`, and the process's exit code."""
+
+    exit_code = BUG
+
+    def __init__(self, lines: str | Iterable[str]):
+        self.lines = (lines,) if isinstance(lines, str) else tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class BadInput(RunError):
+    """A configuration or command line that cannot be used; every fault found is one of `lines`."""
+
+    exit_code = BAD_INPUT
+
+
+class NumericFailure(RunError):
+    """A network whose parameters are no longer finite."""
+
+    exit_code = NUMERIC_FAILURE
+
+
+class EnvironmentFailure(RunError):
+    """An environment that raised while it was being stepped or reset."""
+
+    exit_code = ENVIRONMENT_FAILURE

@@ -1,0 +1,271 @@
+"""The whole configuration as frozen dataclasses. `validate` finds every fault at once and touches no disk.
+
+A step is an environment step, all sub-environments together, unless a field says "gradient steps".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from experiments.errors import BadInput
+from plasticity import INITIALISATIONS, METHODS, method_config
+from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
+
+DEVICES = ("cpu", "cuda", "mps", "auto")
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu")
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """What PPO and SAC share: discount, networks (hidden widths) and Adam."""
+
+    algorithm: str
+    policy: str = setting("MlpPolicy", choices=("MlpPolicy", "CnnPolicy"))
+    learning_rate: float = setting(3e-4, within="(0, inf)")
+    gamma: float = setting(0.99, within="[0, 1]")
+    net_arch: tuple[int, ...] = setting((256, 256), within="[1, inf)")
+    critic_net_arch: tuple[int, ...] | None = setting(None, within="[1, inf)")  # None: the same as net_arch
+    activation: str = setting("relu", choices=ACTIVATIONS)
+    init: str | None = setting(None, choices=[name for name in INITIALISATIONS if name != "network"])  # None: SB3's own
+    betas: tuple[float, float] = setting((0.9, 0.999), within="[0, 1)")
+    eps: float = setting(1e-8, within="(0, inf)")
+    weight_decay: float = setting(0.0, within="[0, inf)")
+    decoupled: bool = False  # False: the decay is added to the gradient, as in Adam; True: as in AdamW
+    use_sde: bool = False
+    sde_sample_freq: int = setting(-1, within="[-1, inf)")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class PPOSettings(AgentSettings):
+    """n_steps: steps of each sub-environment in a rollout; batch_size: rows of a minibatch."""
+
+    n_steps: int = setting(2048, within="[1, inf)")
+    batch_size: int = setting(64, within="[1, inf)")
+    n_epochs: int = setting(10, within="[1, inf)")
+    gae_lambda: float = setting(0.95, within="[0, 1]")
+    clip_range: float = setting(0.2, within="(0, inf)")
+    clip_range_vf: float | None = setting(None, within="(0, inf)")
+    normalize_advantage: bool = True
+    ent_coef: float = setting(0.0, within="[0, inf)")
+    vf_coef: float = setting(0.5, within="[0, inf)")
+    max_grad_norm: float = setting(0.5, within="(0, inf)")
+    target_kl: float | None = setting(None, within="(0, inf)")
+    log_std_init: float = setting(0.0, within="[-20, 2]")  # of the actions' Gaussian, when training starts
+
+
+@dataclass(frozen=True)
+class SACSettings(AgentSettings):
+    """train_freq: steps of each sub-environment between updates; gradient_steps: -1 for as many as steps were taken."""
+
+    buffer_size: int = setting(1_000_000, within="[1, inf)")
+    learning_starts: int = setting(100, within="[0, inf)")
+    batch_size: int = setting(256, within="[1, inf)")
+    tau: float = setting(0.005, within="[0, 1]")
+    train_freq: int = setting(1, within="[1, inf)")
+    gradient_steps: int = setting(1, within="[-1, inf)")
+    ent_coef: float | str = "auto"
+    target_update_interval: int = setting(1, within="[1, inf)")
+    n_critics: int = setting(2, within="[1, inf)")
+    target_critic: str = setting("leave", choices=("leave", "sync"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.ent_coef, str) and self.ent_coef != "auto":
+            raise SettingsError([f'ent_coef must be a number or "auto", got {self.ent_coef!r}'])
+        if isinstance(self.ent_coef, float) and self.ent_coef < 0:
+            raise SettingsError([f"ent_coef must be in [0, inf), got {self.ent_coef}"])
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """id: any registered one. kwargs go to `gymnasium.make`. changes: make a stationary environment non-stationary."""
+
+    id: str = ""
+    n_envs: int = setting(1, within="[1, 1024]")
+    vector: str = setting("dummy", choices=("dummy", "subproc"))
+    kwargs: Any = field(default_factory=dict)
+    changes: Any = ()
+    schedule_seed: int = setting(0, within="[0, inf)")
+    boundary: str = setting("episode", choices=("episode", "step", "truncate"))
+    context: str = setting("hidden", choices=("hidden", "info", "obs"))
+
+    def __post_init__(self) -> None:
+        errors = [] if self.id else ["id must be given, such as env.id=Hopper-v5"]
+        if not isinstance(self.kwargs, Mapping):
+            errors.append(f"kwargs must be a mapping of names to values, got {self.kwargs!r}")
+        if not isinstance(self.changes, list | tuple):
+            errors.append(f"changes must be a list, each with target, when and to, got {self.changes!r}")
+        for name in ("kwargs", "changes"):
+            errors += not_finite(getattr(self, name), name)
+        try:
+            check(self)
+        except SettingsError as error:
+            errors += error.errors
+        if errors:
+            raise SettingsError(errors)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and what it says of itself; no part of what is learned, and no part of the folder's hash."""
+
+    root: str = "runs"
+    dir: str | None = None  # None: <root>/<name>-seed<seed>-<hash>
+    name: str | None = None
+    overwrite: bool = False
+    traceback: bool = False
+    notes: Any = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not isinstance(self.notes, Mapping):
+            raise SettingsError([f"notes must be a mapping of titles to text, got {self.notes!r}"])
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """monitor_every: steps between plasticity measurements; None: every rollout (PPO), every 1000 steps (SAC)."""
+
+    monitor_every: int | None = setting(None, within="[1, inf)")
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's whole configuration. plasticity: method -> its settings, in the order in which the methods act."""
+
+    agent: PPOSettings | SACSettings
+    env: EnvSettings
+    plasticity: dict[str, dict[str, Any]]
+    total_steps: int
+    seed: int
+    device: str
+    run: RunSettings
+    logging: LoggingSettings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, as they are written to config.yaml."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    total_steps: int = setting(0, within="[1, inf)")
+    seed: int = setting(0, within="[0, 4294967295]")
+    device: str = setting("cpu", choices=DEVICES)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+_NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)  # typed, .nan arrives as text
+Section = TypeVar("Section")
+SECTIONS = ("agent", "env", "plasticity", "run", "logging")
+ALGORITHMS: dict[str, type[PPOSettings] | type[SACSettings]] = {"ppo": PPOSettings, "sac": SACSettings}
+
+
+def validate(tree: Mapping[str, Any]) -> Config:
+    """The configuration in `tree`, numbers converted; raises `BadInput` with one line for each fault in all of it."""
+    errors: list[str] = []
+    known = [*SECTIONS, *_Scalars.__dataclass_fields__]
+    errors += [unknown("setting", key, known) for key in tree if key not in known]
+    parts = {name: _section(tree, name, errors) for name in SECTIONS}
+    agent = _agent(parts["agent"], errors)
+    env = _read(EnvSettings, parts["env"], "env", errors)
+    methods = _methods(parts["plasticity"], errors)
+    run = _read(RunSettings, parts["run"], "run", errors)
+    logging = _read(LoggingSettings, parts["logging"], "logging", errors)
+    scalars = _read(_Scalars, {k: tree[k] for k in _Scalars.__dataclass_fields__ if k in tree}, "", errors)
+    if agent is not None and env is not None:
+        errors += _between_sections(agent, env)
+    if errors or agent is None or env is None or run is None or logging is None or scalars is None:
+        raise BadInput(dict.fromkeys(errors))
+    return Config(agent, env, methods, scalars.total_steps, scalars.seed, scalars.device, run, logging)
+
+
+def not_finite(value: Any, path: str) -> Iterator[str]:
+    """One sentence for each NaN or infinity in a nested value."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from not_finite(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from not_finite(item, f"{path}[{index}]")
+    elif (isinstance(value, float) and not math.isfinite(value)) or _NOT_FINITE.fullmatch(str(value)):
+        yield f"{path} must be finite, got {value}"
+
+
+def _section(tree: Mapping[str, Any], name: str, errors: list[str]) -> Mapping[str, Any]:
+    value = tree.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        errors.append(f"{name} must be a mapping of settings, got {value!r}")
+        return {}
+    return value
+
+
+def _read(cls: type[Section], settings: Mapping[str, Any], where: str, errors: list[str]) -> Section | None:
+    try:
+        return from_mapping(cls, settings, where)
+    except SettingsError as error:
+        errors += error.errors
+        return None
+
+
+def _agent(settings: Mapping[str, Any], errors: list[str]) -> PPOSettings | SACSettings | None:
+    algorithm = settings.get("algorithm")
+    if algorithm not in ALGORITHMS:
+        errors.append(f"agent.{unknown('algorithm', algorithm, ALGORITHMS)}")
+        return None
+    return _read(ALGORITHMS[algorithm], settings, "agent", errors)
+
+
+def _methods(section: Mapping[str, Any], errors: list[str]) -> dict[str, dict[str, Any]]:
+    """Every method's settings, checked by its own config; unknown methods and settings are named with the nearest."""
+    methods = {}
+    for name, settings in section.items():
+        if name not in METHODS:
+            errors.append(f"plasticity: {unknown('method', name, METHODS)}")
+        elif not isinstance(settings, Mapping):
+            errors.append(f"plasticity.{name} must be a mapping of settings, got {settings!r}")
+        else:
+            try:
+                config: Any = method_config(name, settings, f"plasticity.{name}")
+                methods[name] = asdict(config)
+            except SettingsError as error:
+                errors += error.errors
+    return methods
+
+
+def _between_sections(agent: PPOSettings | SACSettings, env: EnvSettings) -> Iterator[str]:
+    if isinstance(agent, PPOSettings):
+        rollout = agent.n_steps * env.n_envs
+        if agent.batch_size > rollout:
+            yield (
+                f"agent.batch_size must be at most the rollout of {rollout:,} steps "
+                f"(agent.n_steps {agent.n_steps:,} x env.n_envs {env.n_envs:,}), got {agent.batch_size:,}"
+            )
+        elif agent.normalize_advantage and agent.batch_size < 2:
+            yield "agent.batch_size must be at least 2 to normalise advantages over a minibatch, got 1"
+    elif agent.batch_size > agent.buffer_size:
+        yield f"agent.batch_size must be at most agent.buffer_size {agent.buffer_size:,}, got {agent.batch_size:,}"
+    if isinstance(agent, SACSettings) and agent.gradient_steps == 0:
+        yield "agent.gradient_steps must be at least 1, or -1 for as many as steps were taken, got 0"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,116 @@
+"""The table at the end of a run: what it learned in each regime, how plastic it stayed, and what to type next."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import folder as files
+from experiments.episodes import Regime
+from experiments.history import Floats, History
+
+WIDTH = 100  # columns of the summary as it is kept in summary.txt
+
+
+def write_regimes(path: Path, regimes: Sequence[Regime], steps: int) -> None:
+    """`regimes.csv`: a row a regime. steps: environment steps in all, where the last one ends."""
+    targets = sorted({name for regime in regimes for name in regime.values})
+    ends = [*(regime.start for regime in regimes[1:]), steps]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["regime", "first_step", "last_step", *targets, "episodes", "mean_return", "last_return"])
+        for regime, end in zip(regimes, ends, strict=True):
+            values = [regime.values.get(name, "") for name in targets]
+            mean = float(np.mean(regime.returns)) if regime.returns else ""
+            writer.writerow([regime.index, regime.start, end, *values, len(regime.returns), mean, _late(regime) or ""])
+
+
+def parts(
+    folder: Path, regimes: Sequence[Regime], ended: str, commands: Sequence[tuple[str, str]]
+) -> list[Table | str]:
+    """The summary, top to bottom. ended: such as "finished after 9 steps"; commands: as from `next_commands`."""
+    return [
+        "",
+        _regime_table(regimes),
+        _network_table(History(folder)),
+        "",
+        f"{ended}; all of it is in {folder}:",
+        f"  {files.PICTURE}, {files.MODEL}, {files.PROGRESS}, {files.EPISODES}, {files.REGIMES}, {files.CONFIG}",
+        "",
+        "what to type next",
+        *(f"  {command}  # {does}" for command, does in commands),
+    ]
+
+
+def next_commands(
+    folder: Path, choices: Mapping[str, Sequence[str]], words: Sequence[str], seed: int
+) -> list[tuple[str, str]]:
+    """Commands worth typing now, each with what it does. words: the overrides this run was started with."""
+    other = "none" if choices["plasticity"] != ("none",) else "cbp"
+    own = ("run.dir=", "run.name=", "run.overwrite=")
+    kept = [word for word in words if not word.lstrip("+~").startswith((*own, "plasticity"))]
+    again = [word for word in words if not word.lstrip("+~").startswith((*own, "seed="))]
+    return [
+        (shlex.join(["tensorboard", "--logdir", str(folder.parent)]), "curves of this run and its neighbours"),
+        (shlex.join(["python", "train.py", *kept, f"plasticity={other}"]), "the same world with another method"),
+        (shlex.join(["python", "train.py", *again, f"seed={seed + 1}"]), "the same with another seed"),
+    ]
+
+
+def render(folder: Path, parts: Sequence[Table | str], console: Console) -> None:
+    """Print the summary and keep a copy in the run's folder."""
+    with (folder / files.SUMMARY).open("w", encoding="utf-8") as file:
+        for target in (console, Console(file=file, width=WIDTH)):
+            for part in parts:
+                target.print(part, highlight=False, soft_wrap=isinstance(part, str))
+
+
+def _regime_table(regimes: Sequence[Regime]) -> Table:
+    targets = sorted({name for regime in regimes for name in regime.values})
+    table = Table(title="Return per regime", title_justify="left", title_style="bold")
+    for heading in ("regime", "from step", *targets, "episodes", "mean return", "last tenth"):
+        table.add_column(heading, justify="right")
+    for regime in regimes:
+        values = [_number(regime.values.get(name)) for name in targets]
+        mean = float(np.mean(regime.returns)) if regime.returns else None
+        row = [str(regime.index), f"{regime.start:,}", *values, str(len(regime.returns))]
+        table.add_row(*row, _number(mean), _number(_late(regime)))
+    return table
+
+
+def _network_table(history: History) -> Table:
+    table = Table(title="Plasticity, first to last measurement", title_justify="left", title_style="bold")
+    table.add_column("network")
+    for heading in ("dead units", "effective rank", "mean |weight|", "units replaced"):
+        table.add_column(heading, justify="right")
+    for network in history.networks():
+        first_to_last = (
+            _span(history.scalar(f"plasticity/{network}/dead_fraction").values, "{:.1%}"),
+            _span(history.scalar(f"plasticity/{network}/effective_rank").values, "{:.3g}"),
+            _span(history.scalar(f"plasticity/{network}/weight_magnitude").values, "{:.3g}"),
+        )
+        replaced = history.scalar(f"plasticity/{network}/replaced").values
+        table.add_row(network, *first_to_last, f"{replaced[-1]:,.0f}" if len(replaced) else "-")
+    return table
+
+
+def _span(values: Floats, form: str) -> str:
+    return f"{form.format(values[0])} -> {form.format(values[-1])}" if len(values) else "-"
+
+
+def _late(regime: Regime) -> float | None:
+    """Mean return of the last tenth of a regime's episodes: what was reached before the next change."""
+    count = max(1, len(regime.returns) // 10)
+    return float(np.mean(regime.returns[-count:])) if regime.returns else None
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
