@@ -85,7 +85,10 @@ class SACSettings(AgentSettings):
 
 @dataclass(frozen=True)
 class EnvSettings:
-    """id: any registered one. kwargs go to `gymnasium.make`. changes: make a stationary environment non-stationary."""
+    """id: any registered one. kwargs go to `gymnasium.make`. changes: make a stationary environment non-stationary.
+
+    schedule_seed: what the world goes through; null in a file stands for the run's seed.
+    """
 
     id: str = ""
     n_envs: int = setting(1, within="[1, 1024]")
@@ -181,6 +184,8 @@ def validate(tree: Mapping[str, Any]) -> Config:
     known = [*SECTIONS, *_Scalars.__dataclass_fields__]
     errors += [unknown("setting", key, known) for key in tree if key not in known]
     parts = {name: _section(tree, name, errors) for name in SECTIONS}
+    if parts["env"].get("schedule_seed", 0) is None:  # the run's own seed
+        parts["env"] = {**parts["env"], "schedule_seed": tree.get("seed", 0)}
     agent = _agent(parts["agent"], errors)
     env = _read(EnvSettings, parts["env"], "env", errors)
     methods = _methods(parts["plasticity"], errors)

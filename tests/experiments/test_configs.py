@@ -184,6 +184,12 @@ def test_the_paper_s_settings(method: str) -> None:
     assert labelled == (method in ("cbpi", "redo"))
 
 
+def test_in_the_paper_s_experiment_each_seed_meets_frictions_of_its_own() -> None:
+    assert configured("experiment=slippery_ant_paper", "seed=5").env.schedule_seed == 5
+    assert configured("experiment=slippery_ant_paper", "seed=5", "env.schedule_seed=2").env.schedule_seed == 2
+    assert configured("experiment=none", "seed=5").env.schedule_seed == 0
+
+
 def test_the_paper_s_settings_reach_the_optimizer_and_the_environment() -> None:
     config = configured("experiment=slippery_ant_paper", "plasticity=cbp")
     for model in built(config):
