@@ -64,6 +64,8 @@ def train(run: Run, console: Console | None = None) -> int:
             (folder / files.SUMMARY).read_text("utf-8"), highlight=False, markup=False, soft_wrap=True, end=""
         )
         return errors.DONE
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
     announce(config, folder, console)
     env = make_vec_env(config)
     try:

@@ -50,7 +50,8 @@ METHODS: dict[str, MethodConfig | None] = {
         replacement_rate=1e-4, maturity=10, decay=0.99, utility="adaptable_contribution", init="kaiming"
     ),
     "l2": L2Config(strength=1e-3),
-    "shrink_and_perturb": ShrinkAndPerturbConfig(shrink=0.5, perturb=0.5, period=PERIOD),
+    # the default `network` would take the scale of fresh weights from all seeds' first ones together
+    "shrink_and_perturb": ShrinkAndPerturbConfig(shrink=0.5, perturb=0.5, period=PERIOD, init="kaiming"),
 }
 
 
