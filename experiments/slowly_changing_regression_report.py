@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter
+from rich import box
 from rich.table import Table
 
 Errors = npt.NDArray[np.float64]
@@ -91,8 +92,9 @@ def summary(errors: Mapping[str, Errors], bin_size: int) -> Table:
     """Error at the start and at the end, and what became of it; each with its standard error over seeds."""
     rows = next(iter(errors.values()))
     window = max(1, rows.shape[1] // 10) * bin_size
-    table = Table(title=f"Mean squared error, mean ± standard error of {len(rows)} seeds", title_justify="left")
-    table.add_column("method")
+    title = f"Mean squared error, mean ± standard error of {len(rows)} seeds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
     for column in (f"first {window:,}", f"last {window:,}", "last / first", "last / backprop's"):
         table.add_column(column, justify="right")
     for method, values in errors.items():
