@@ -114,7 +114,7 @@ class ContinualBackprop(nn.Module, Intervention):
     def _observe(self, layer: HiddenLayer, activations: Tensor) -> None:
         state, weight = self.state(layer), 1 - self.config.decay
         rows = layer.rows(activations)
-        state.age += 1
+        state.age.add_(1)  # in place: an assignment would go through nn.Module's own, slow one
         state.mean_activation.lerp_(rows.mean(0).to(state.mean_activation), weight)
         mean = state.corrected(state.mean_activation, self.config.decay)
         utility = UTILITIES[self.config.utility](UnitStatistics(layer, rows, mean, self.random.unit))
@@ -124,7 +124,7 @@ class ContinualBackprop(nn.Module, Intervention):
         """A mask of the units to replace now, or None."""
         eligible = state.age > self.config.maturity
         count = self._spend(state, eligible.sum(-1))
-        if not count.any():
+        if count is None:
             return None
         worth = state.corrected(state.utility, self.config.decay).where(eligible, torch.inf)
         shuffled = self.random.unit(*worth.shape).to(worth.device).argsort(-1)
@@ -132,15 +132,18 @@ class ContinualBackprop(nn.Module, Intervention):
         lowest = torch.arange(worth.shape[-1], device=worth.device) < count[..., None]
         return torch.zeros_like(eligible).scatter(-1, order, lowest)
 
-    def _spend(self, state: _UnitState, eligible: Tensor) -> Tensor:
-        """How many units to replace, (*replicas,)."""
+    def _spend(self, state: _UnitState, eligible: Tensor) -> Tensor | None:
+        """How many units to replace, (*replicas,), or None if none anywhere."""
         if self.config.rounding == "stochastic":
             expected = self.config.replacement_rate * eligible.double()
             chance = self.random.unit(*expected.shape).to(expected.device)
-            return (expected.floor() + (chance < expected.frac())).long()
-        state.budget += self._numerator * eligible
+            drawn = (expected.floor() + (chance < expected.frac())).long()
+            return drawn if drawn.any() else None
+        state.budget.add_(eligible, alpha=self._numerator)
+        if int(state.budget.max()) < self._denominator:
+            return None
         count = state.budget // self._denominator
-        state.budget -= count * self._denominator
+        state.budget.sub_(count, alpha=self._denominator)
         return count
 
     def _replace(self, network: Network, picked: dict[str, Tensor]) -> None:
@@ -203,5 +206,5 @@ class _UnitState(nn.Module):
         self.utility[mask] = 0
         self.mean_activation[mask] = 0
         self.age[mask] = 0
-        self.replaced += mask.sum()
+        self.replaced.add_(mask.sum())
         self.output_change.copy_(output_change)

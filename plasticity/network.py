@@ -45,6 +45,17 @@ class Reader:
         read = weight[..., self.first : self.first + units * self.span]
         return read.view(*read.shape[:-1], units, self.span).movedim(-2, -3)
 
+    def magnitude(self, units: int) -> tuple[Tensor, int]:
+        """The sum of |W_out| for each unit, (*replicas, units), and how many weights each sum has."""
+        weight = weight_of(self.linear)
+        if isinstance(self.linear, CONVOLUTIONS):
+            read = weight[:, self.first : self.first + units]
+            return read.abs().sum((0, *range(2, read.dim()))), read[:, 0].numel()
+        total = weight[..., self.first : self.first + units * self.span].abs().sum(-2)
+        if self.span > 1:
+            total = total.view(*total.shape[:-1], units, self.span).sum(-1)
+        return total, weight.shape[-2] * self.span
+
     def mask(self, units: Tensor) -> Tensor:
         """Boolean (*replicas, units) to boolean (*replicas, inputs): every input that reads a marked unit."""
         weight = weight_of(self.linear)

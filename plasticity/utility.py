@@ -33,12 +33,8 @@ class UnitStatistics:
 
     def outgoing(self) -> Tensor:
         """mean |W_out| over all outputs and positions of all readers together, (*replicas, units)."""
-        total, count = torch.zeros(()), 0
-        for reader in self.layer.readers:
-            columns = reader.columns(self.layer.units)
-            total = total.to(columns) + columns.abs().sum((-2, -1))
-            count += columns.shape[-2] * columns.shape[-1]
-        return total / count
+        totals, counts = zip(*(reader.magnitude(self.layer.units) for reader in self.layer.readers), strict=True)
+        return torch.stack(totals).sum(0) / float(sum(counts))
 
     def incoming(self) -> Tensor:
         """mean |W_in|, (*replicas, units)."""
