@@ -6,7 +6,7 @@ model = PPO("MlpPolicy", env, plasticity={"cbp": {"replacement_rate": 1e-4, "mat
 model.learn(100_000, callback=[RegimeClock(), PlasticityMonitor()])
 """
 
-from agents.clock import RegimeClock
+from agents.clock import RegimeClock, target_values
 from agents.monitor import PlasticityMonitor
 from agents.networks import actor_critic_networks, extractor_modules, sac_networks
 from agents.policies import (
@@ -32,4 +32,5 @@ __all__ = [
     "actor_critic_networks",
     "extractor_modules",
     "sac_networks",
+    "target_values",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -43,7 +44,7 @@ class RegimeClock(BaseCallback):
 
     def _note(self, info: dict[str, Any]) -> None:
         self._regime = int(info[PREFIX + "regime"])
-        self.changes.append((self.model.num_timesteps, _values(info)))
+        self.changes.append((self.model.num_timesteps, target_values(info)))
 
     def _on_rollout_end(self) -> None:
         if not self._active:
@@ -55,15 +56,14 @@ class RegimeClock(BaseCallback):
                 "something other than training has stepped these environments"
             )
         info = self.locals["infos"][0]
-        for name, value in _values(info).items():
+        for name, value in target_values(info).items():
             self.logger.record(PREFIX + name, value)
         self.logger.record(PREFIX + "regime", int(info[PREFIX + "regime"]))
         due = self.training_env.env_method("due", indices=[0])[0]
         self.logger.record(PREFIX + "due_regime", int(due[PREFIX + "regime"]))
 
 
-def _values(info: dict[str, Any]) -> dict[str, float]:
-    """The targets' values in an info, by target."""
-    rest = ("regime", "change_point", "context")
-    names = [key.removeprefix(PREFIX) for key in info if key.startswith(PREFIX)]
-    return {name: float(info[PREFIX + name]) for name in names if name not in rest}
+def target_values(info: Mapping[str, Any]) -> dict[str, float]:
+    """The values in force, by target, in an info or what `NonStationary.applied` returns; empty if stationary."""
+    rest = {PREFIX + name for name in ("regime", "due_regime", "change_point", "context")}
+    return {k.removeprefix(PREFIX): float(v) for k, v in info.items() if k.startswith(PREFIX) and k not in rest}

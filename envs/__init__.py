@@ -5,8 +5,9 @@
 
 from envs.changes import Change, parse_changes, parse_schedule
 from envs.nonstationary import NonStationary
-from envs.physics import Target, targets_of
+from envs.physics import targets_of
 from envs.schedule import At, Every, Listed, LogUniform, Poisson, Schedule, Uniform
+from envs.target import Target
 from envs.tasks import TASKS, make_nonstationary, register
 
 __all__ = [

@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.physics import POSITIVE, Target
+from envs.target import POSITIVE, Target
 
 FRICTION_RANGE = (1e-5, 5.0)  # MuJoCo's own floor (mjMINMU); and a friction at which Ant sinks 0.44 m into the ground
 FRICTION_WARN = 3.0

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-PREFIX = "nonstationary/"
+from agents import target_values
 
 
 @dataclass
@@ -59,16 +59,8 @@ class EpisodeRecorder(BaseCallback):
             self._file = None
 
     def _meet(self, info: dict[str, Any]) -> Regime:
-        index = int(info.get(f"{PREFIX}regime", 0))
+        index = int(info.get("nonstationary/regime", 0))
         if index not in self.regimes:
             start = self.num_timesteps if self.regimes else 0
             self.regimes[index] = Regime(index, start, target_values(info))
         return self.regimes[index]
-
-
-def target_values(info: dict[str, Any]) -> dict[str, float]:
-    """The values in force, by target, from a step's info."""
-    skipped = (f"{PREFIX}regime", f"{PREFIX}change_point", f"{PREFIX}context")
-    return {
-        key.removeprefix(PREFIX): float(v) for key, v in info.items() if key.startswith(PREFIX) and key not in skipped
-    }

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from stable_baselines3.common.callbacks import BaseCallback
 
-from experiments.episodes import target_values
+from agents import target_values
 
 LINES = 10  # without a terminal: one line for each tenth of the run
 REFRESH = 0.2  # seconds between two looks at the clock's worth of change
