@@ -58,7 +58,7 @@ class When(Protocol):
 
 
 @dataclass(frozen=True)
-class Every:
+class Every(When):
     """A change every `period` environment steps (of all sub-environments together)."""
 
     period: int
@@ -74,7 +74,7 @@ class Every:
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(When):
     """Changes at random: the gaps are geometric, at least 1, with mean `mean` environment steps."""
 
     mean: float
@@ -102,7 +102,7 @@ class Poisson:
 
 
 @dataclass(frozen=True)
-class At:
+class At(When):
     """Changes at the given times, in environment steps (of all sub-environments together)."""
 
     times: tuple[int, ...]
@@ -135,7 +135,7 @@ class What(Protocol):
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(What):
     """A value drawn uniformly from [low, high]."""
 
     low: float
@@ -154,7 +154,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(What):
     """A value whose logarithm is drawn uniformly: [low, high], low > 0."""
 
     low: float
@@ -175,7 +175,7 @@ class LogUniform:
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(What):
     """The given values in order: once and then the last one for good (`list`), or over and over (`cycle`)."""
 
     values: tuple[float, ...]
