@@ -39,7 +39,17 @@ class PlasticAlgorithm(_Base):
         policy_kwargs.setdefault("plasticity_seed", int.from_bytes(os.urandom(4), "little") if seed is None else seed)
         super().__init__(policy, env, *args, **kwargs | {"policy_kwargs": policy_kwargs})
 
+    def _get_policy_from_name(self, policy_name: str) -> Any:
+        if policy_name == "MultiInputPolicy":
+            raise ValueError(
+                f"{type(self).__name__} has no policy for dictionary observations yet; flatten them, as "
+                "gymnasium.wrappers.FlattenObservation does"
+            )
+        return super()._get_policy_from_name(policy_name)
+
     def _setup_model(self) -> None:
+        if "plasticity" in vars(self):  # SB3's load takes any keyword and keeps it without looking
+            raise ValueError("load keeps the methods an agent was saved with; for others build it and warm_start(path)")
         if not issubclass(self.policy_class, PlasticPolicy):
             names = ", ".join(f'"{name}"' for name in self.policy_aliases)
             raise ValueError(
@@ -50,34 +60,41 @@ class PlasticAlgorithm(_Base):
         super()._setup_model()  # type: ignore[safe-super]
 
     def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
-        """Take the policy's weights from a checkpoint of SB3 or of ours; methods and counters start anew.
+        """Take the networks' weights from a checkpoint of SB3 or of ours; methods and counters start anew.
 
-        Reads tensors only and never unpickles objects, so a stranger's file can do no harm.
+        Reads tensors only and never unpickles objects, so a stranger's file can do no harm. SAC's entropy coefficient
+        is not taken.
 
         path: a zip written by `save`.
-        optimizer: take the optimizers' moments and counts as well (hyper-parameters stay ours).
+        optimizer: take the networks' optimizer moments and counts as well; hyper-parameters stay ours.
         Raises `ValueError` if the file does not fit this agent.
         """
         states = _read_states(Path(path))
-        own = {key for key in self.policy.state_dict() if not key.startswith("plasticity.")}
+        own = {key: value for key, value in self.policy.state_dict().items() if not key.startswith("plasticity.")}
         given = {key: value for key, value in states["policy"].items() if not key.startswith("plasticity.")}
-        wrong = sorted(own ^ given.keys()) or sorted(
-            key for key in own if self.policy.state_dict()[key].shape != given[key].shape
-        )
+        wrong = sorted(own.keys() ^ given.keys()) or sorted(key for key in own if own[key].shape != given[key].shape)
         if wrong:
             raise ValueError(f"{path} does not fit this agent's networks; these weights differ: {', '.join(wrong)}")
         self.policy.load_state_dict(given, strict=False)
         if optimizer:
-            for name in self._get_torch_save_params()[0]:
-                if name.endswith("optimizer") and name in states:
-                    owner: Any = self
-                    for part in name.split("."):
-                        owner = getattr(owner, part)
-                    owner.load_state_dict(states[name])
+            for owner in ("policy", "actor", "critic"):
+                if f"{owner}.optimizer" in states:
+                    _load_moments(getattr(self, owner).optimizer, states[f"{owner}.optimizer"])
         return self
 
 
+def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+
+
 def _read_states(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists() and path.with_name(f"{path.name}.zip").exists():
+        path = path.with_name(f"{path.name}.zip")  # SB3's save adds it
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no SB3 checkpoint (a zip file that holds policy.pth)")
     with zipfile.ZipFile(path) as archive:

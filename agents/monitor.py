@@ -15,6 +15,7 @@ from torch import Tensor
 from agents.policies import PlasticPolicy
 from plasticity import Network, activation_metrics, weight_metrics
 
+CONSOLE = ("/dead_fraction", "/effective_rank", "/weight_magnitude", "/replaced")
 SHARES = ("dead_fraction", "dormant_fraction", "dormant_fraction_0.1", "zero_fraction", "saturated_fraction")
 
 
@@ -23,8 +24,10 @@ class PlasticityMonitor(BaseCallback):
 
     Measured after a rollout and before the update: metrics of activations on the batch that is on policy (the rollout;
     a sample of the replay buffer for SAC) and, named `probe_<metric>`, on a batch frozen at the start, whose curves
-    move only because the network did. For a network as a whole shares are means over all its units, the effective rank
-    is that of its last hidden layer, the weight magnitude is the mean over its hidden layers, and `replaced` is a sum.
+    move only because the network did. Methods have acted in the update before, not yet in the one to come. Ranks are
+    left out where a batch has fewer rows than a layer has units, `distance_from_init` where the agent was trained
+    before. For a network as a whole shares are means over all its units, the effective rank is that of its last hidden
+    layer, the weight magnitude is the mean over its hidden layers, and `replaced` is a sum.
     `update_ratio`, `gradient_norm` and `zero_gradient_fraction` are those of the first gradient step after the
     measurement before.
 
@@ -58,7 +61,9 @@ class PlasticityMonitor(BaseCallback):
         return policy
 
     def _on_training_start(self) -> None:
-        if not self.initial:
+        if self._last is not None and self._last > self.num_timesteps:
+            self._last = None  # learn() has set the steps back to 0
+        if not self.initial and self.num_timesteps == 0:  # later, the first weights are no longer known
             self.initial = {
                 f"{name}/{layer.name}": layer.weight.detach().clone()
                 for name, network in self.policy.networks.items()
@@ -80,8 +85,9 @@ class PlasticityMonitor(BaseCallback):
         numbers = self.measure(batch)
         self._replaced = {name: numbers.get(f"{name}/replaced", 0.0) for name in self.policy.networks}
         for tag, value in numbers.items():
-            # a table of all layers would drown the console
-            self.logger.record(f"plasticity/{tag}", value, exclude="stdout" if tag.count("/") > 1 else None)
+            # all of it would drown the console, which also refuses names that look alike once cut short
+            shown = tag.count("/") == 1 and tag.endswith(CONSOLE) and "probe" not in tag
+            self.logger.record(f"plasticity/{tag}", value, exclude=None if shown else "stdout")
         for recorder in self.policy.step_metrics.values():
             recorder.arm()
 
@@ -92,8 +98,9 @@ class PlasticityMonitor(BaseCallback):
         """
         numbers: dict[str, float] = {}
         batches = {"": batch} if self.probe is None else {"": batch, "probe_": self.probe}
+        device = self.policy.device
         for prefix, (observations, actions) in batches.items():
-            seen = self.policy.activations(observations, actions)
+            seen = self.policy.activations(observations.to(device), None if actions is None else actions.to(device))
             for name, network in self.policy.networks.items():
                 found = {layer.name: activation_metrics(layer, seen[name][layer.name]) for layer in network.layers}
                 numbers |= _tagged(name, network, found, prefix)
@@ -122,7 +129,7 @@ class PlasticityMonitor(BaseCallback):
         """Observations (and actions) to measure on, and the probe batch as soon as there are enough."""
         if isinstance(self.model, OnPolicyAlgorithm):
             observations = self.model.rollout_buffer.observations
-            rows = observations.reshape(-1, *observations.shape[2:])
+            rows = observations.reshape(-1, *self.policy.observation_space.shape)  # type: ignore[misc]
             self._freeze(rows)
             return self._tensors(rows[_spread(len(rows), self.batch_size)], None)
         buffer = self.model.replay_buffer  # type: ignore[attr-defined]
@@ -161,6 +168,7 @@ class PlasticityMonitor(BaseCallback):
         """What a checkpoint of a run must keep, tensors and numbers only."""
         return {
             "probe": self.probe,
+            "collected": [torch.as_tensor(rows) for rows in self._collected],
             "initial": self.initial,
             "last": self._last,
             "replaced": self._replaced,
@@ -170,6 +178,7 @@ class PlasticityMonitor(BaseCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.probe, self.initial = state["probe"], state["initial"]
+        self._collected = [rows.numpy() for rows in state["collected"]]
         self._last, self._replaced = state["last"], state["replaced"]
         self._random.bit_generator.state = state["random"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from stable_baselines3.common.policies import ActorCriticPolicy, ContinuousCritic
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
@@ -10,6 +11,7 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 
 from plasticity import HiddenLayer, Network, NoiseReader, Reader, hidden_layers
+from plasticity.network import CONVOLUTIONS, weight_of
 
 
 def actor_critic_networks(policy: ActorCriticPolicy) -> dict[str, Network]:
@@ -60,12 +62,8 @@ def sac_networks(policy: SACPolicy) -> dict[str, Network]:
     networks = {"actor": _actor_network(policy, first if policy.share_features_extractor else [])}
     for i, (layers, twin) in enumerate(zip(sets, twins, strict=True)):
         networks[f"qf{i}"] = Network(f"qf{i}", layers, [critic.optimizer], twins=twin)
-    if not policy.share_features_extractor and (modules := extractor_modules(critic.features_extractor)):
-        layers = hidden_layers(modules, [Reader(linear) for linear in first])
-        target = policy.critic_target
-        twin = hidden_layers(
-            extractor_modules(target.features_extractor), [Reader(_first_linear([q])) for q in target.q_networks]
-        )
+    if not policy.share_features_extractor and extractor_modules(critic.features_extractor):
+        layers, twin = _extractor_layers(critic), _extractor_layers(policy.critic_target)
         networks["qf_features"] = Network(
             "qf_features", layers, [critic.optimizer], linears=_own_linears(layers, sets), twins=twin
         )
@@ -76,17 +74,19 @@ def _actor_network(policy: SACPolicy, critic_inputs: Sequence[nn.Module]) -> Net
     actor = policy.actor
     body, modules = list(actor.latent_pi), extractor_modules(actor.features_extractor)
     heads, noise = _actor_heads(actor)
+    twins: list[HiddenLayer] = []
     if modules and critic_inputs:  # the critics read the actor's extractor too
-        readers: list[nn.Module | Reader] = [Reader(linear) for linear in critic_inputs]
+        readers = [_feature_reader(linear, actor.features_extractor) for linear in critic_inputs]
         layers = hidden_layers(modules, [_first_linear([*body, *heads]), *readers])
+        twins = _extractor_layers(policy.critic_target)  # the target critics keep an extractor of their own
         rest = hidden_layers(body, heads, noise) if body else []
-        layers += [_renamed(layer, len(layers) + i) for i, layer in enumerate(rest)]
+        layers += [replace(layer, name=str(len(layers) + i)) for i, layer in enumerate(rest)]
     else:
         layers = hidden_layers(modules + body, heads, noise) if modules + body else []
     log_std = [actor.log_std] if isinstance(actor.log_std, nn.Parameter) else []
     own = _own_linears(layers, [], exclude=critic_inputs)
     optimizers = [actor.optimizer, policy.critic.optimizer] if critic_inputs else [actor.optimizer]
-    return Network("actor", layers, optimizers, linears=own, log_std=log_std)
+    return Network("actor", layers, optimizers, linears=own, log_std=log_std, twins=twins)
 
 
 def _actor_heads(actor: Actor) -> tuple[list[nn.Module], list[NoiseReader]]:
@@ -96,14 +96,23 @@ def _actor_heads(actor: Actor) -> tuple[list[nn.Module], list[NoiseReader]]:
     return [actor.mu, log_std], []
 
 
+def _extractor_layers(critic: ContinuousCritic) -> list[HiddenLayer]:
+    """The hidden layers of the extractor that critics read."""
+    extractor = critic.features_extractor
+    readers = [_feature_reader(_first_linear([q]), extractor) for q in critic.q_networks]
+    return hidden_layers(extractor_modules(extractor), readers)
+
+
 def _critic_layers(critic: ContinuousCritic, i: int) -> list[HiddenLayer]:
     modules = critic.q_networks[i]
     assert isinstance(modules, nn.Sequential)
     return hidden_layers(modules)
 
 
-def _renamed(layer: HiddenLayer, number: int) -> HiddenLayer:
-    return HiddenLayer(str(number), layer.linear, layer.activation, layer.readers, layer.norm, layer.noise_readers)
+def _feature_reader(linear: nn.Module, extractor: BaseFeaturesExtractor) -> Reader:
+    """A critic's first layer: it reads the features and, after them, the action."""
+    last = _linears(extractor_modules(extractor))[-1]
+    return Reader(linear, span=extractor.features_dim // weight_of(last).shape[0])
 
 
 def extractor_modules(extractor: nn.Module) -> list[nn.Module]:
@@ -111,24 +120,24 @@ def extractor_modules(extractor: nn.Module) -> list[nn.Module]:
 
     An extractor of one's own offers them as `plastic_modules()`, a list as `plasticity.hidden_layers` takes it.
     """
-    if isinstance(extractor, FlattenExtractor):
-        return []
-    if isinstance(extractor, NatureCNN):
-        return [*extractor.cnn, *extractor.linear]
-    if isinstance(extractor, BaseFeaturesExtractor) and hasattr(extractor, "plastic_modules"):
+    if hasattr(extractor, "plastic_modules"):
         return list(extractor.plastic_modules())  # type: ignore[operator]
+    if type(extractor) is FlattenExtractor:  # a subclass may have layers of its own
+        return []
+    if type(extractor) is NatureCNN:
+        return [*extractor.cnn, *extractor.linear]
     raise ValueError(
         f"features extractor {type(extractor).__name__} has hidden layers that nobody described: allowed are "
         "FlattenExtractor, NatureCNN, or one with a method plastic_modules() that lists its layers in order"
     )
 
 
+def _linears(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    return [part for module in modules for part in module.modules() if isinstance(part, (nn.Linear, *CONVOLUTIONS))]
+
+
 def _first_linear(modules: Iterable[nn.Module]) -> nn.Module:
-    for module in modules:
-        for part in module.modules():
-            if isinstance(part, nn.Linear):
-                return part
-    raise ValueError("no linear layer found")
+    return _linears(modules)[0]
 
 
 def _own_linears(

@@ -111,10 +111,12 @@ class PlasticPolicy(_Base):
         """
         training = self.training
         self.set_training_mode(False)
-        with ExitStack() as stack:
-            seen = {name: stack.enter_context(network.watch()) for name, network in self.networks.items()}
-            self.forward_networks(observations, actions)
-        self.set_training_mode(training)
+        try:
+            with ExitStack() as stack:
+                seen = {name: stack.enter_context(network.watch()) for name, network in self.networks.items()}
+                self.forward_networks(observations, actions)
+        finally:
+            self.set_training_mode(training)
         return seen
 
 

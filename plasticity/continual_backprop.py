@@ -15,8 +15,10 @@ from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
 from plasticity.network import HiddenLayer, Network
 from plasticity.replacement import replace_units
-from plasticity.settings import check, setting
+from plasticity.settings import SettingsError, check, from_mapping, setting
 from plasticity.utility import UTILITIES, UnitStatistics
+
+SMALLEST_RATE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class ContinualBackpropConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if 0 < self.replacement_rate < SMALLEST_RATE:
+            raise SettingsError(
+                [f"replacement_rate must be 0 or at least {SMALLEST_RATE}, got {self.replacement_rate}"]
+            )
 
     def build(self, network: Network, seed: int) -> ContinualBackprop:
         """The intervention for one network."""
@@ -71,7 +77,7 @@ class ContinualBackprop(nn.Module, Intervention):
         self, layers: Sequence[HiddenLayer], *, seed: int = 0, stream: str = "continual_backprop", **settings: Any
     ):
         super().__init__()
-        self.config = ContinualBackpropConfig(**settings)
+        self.config = from_mapping(ContinualBackpropConfig, settings)
         self.random = Randomness(seed, stream, "cbp")
         self.layers = nn.ModuleDict(
             {
@@ -80,8 +86,11 @@ class ContinualBackprop(nn.Module, Intervention):
             }
         )
         # an exact budget: floats would make a replacement late, or lose one, after 10 additions of 0.1
-        rate = Fraction(str(self.config.replacement_rate)).limit_denominator(10**12)
+        rate = Fraction(str(self.config.replacement_rate)).limit_denominator(round(1 / SMALLEST_RATE))
         self._numerator, self._denominator = rate.numerator, rate.denominator
+        for state in self.layers.values():
+            state.denominator.fill_(self._denominator)  # type: ignore[operator]
+        self.register_load_state_dict_post_hook(_rescale_budgets)  # type: ignore[no-untyped-call]
         self._warn_of_inexact_transfer(layers)
 
     def _warn_of_inexact_transfer(self, layers: Sequence[HiddenLayer]) -> None:
@@ -182,7 +191,8 @@ class _UnitState(nn.Module):
     utility: Tensor
     mean_activation: Tensor
     age: Tensor
-    budget: Tensor
+    budget: Tensor  # in units of 1 / denominator
+    denominator: Tensor
     replaced: Tensor
     output_change: Tensor
     bound: Tensor
@@ -194,6 +204,7 @@ class _UnitState(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=layer.weight.dtype, device=device))
         self.register_buffer("age", torch.zeros(shape, dtype=torch.int64, device=device))
         self.register_buffer("budget", torch.zeros(shape[:-1], dtype=torch.int64, device=device))
+        self.register_buffer("denominator", torch.ones((), dtype=torch.int64, device=device))
         self.register_buffer("replaced", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("output_change", torch.zeros((), dtype=torch.float64, device=device))
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64, device=device))
@@ -208,3 +219,14 @@ class _UnitState(nn.Module):
         self.age[mask] = 0
         self.replaced.add_(mask.sum())
         self.output_change.copy_(output_change)
+
+
+def _rescale_budgets(module: nn.Module, incompatible_keys: Any) -> None:
+    """A budget saved under another replacement rate counts in other units."""
+    assert isinstance(module, ContinualBackprop)
+    for state in module.layers.values():
+        assert isinstance(state, _UnitState)
+        saved, own = int(state.denominator), module._denominator
+        if saved != own:
+            state.budget.copy_(torch.floor(state.budget.double() / saved * own))
+            state.denominator.fill_(own)

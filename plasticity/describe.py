@@ -9,9 +9,9 @@ from torch import nn
 from plasticity.network import CONVOLUTIONS, HiddenLayer, NoiseReader, Reader, weight_of
 
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Flatten)
-ACTIVATIONS = tuple(
-    getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name != "MultiheadAttention"
-)
+# What one unit says must depend on that unit alone, without randomness
+_MIXING = {"MultiheadAttention", "GLU", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "RReLU"}
+ACTIVATIONS = tuple(getattr(nn, name) for name in nn.modules.activation.__all__ if name not in _MIXING)
 
 
 def hidden_layers(
@@ -38,7 +38,7 @@ def hidden_layers(
             if fresh:
                 after[-1].append(module)
             linear, norm, fresh = module, None, False
-        elif isinstance(module, nn.LayerNorm) and linear is not None and not fresh:
+        elif isinstance(module, nn.LayerNorm) and isinstance(linear, nn.Linear) and not fresh:
             norm = module
         elif isinstance(module, ACTIVATIONS):
             if fresh or linear is None:
@@ -48,11 +48,11 @@ def hidden_layers(
             found.append((linear, module, norm))
             after.append([])
             fresh = True
-        elif not isinstance(module, TRANSPARENT):
+        elif not isinstance(module, TRANSPARENT) or getattr(module, "inplace", False):
             raise ValueError(
-                f"module {place} ({type(module).__name__}): its units may mix or be read across blocks, as in a "
-                "residual stream, so they cannot be replaced one by one; allowed between layers are Linear, Conv, "
-                "LayerNorm before an activation, activations, Dropout and Flatten"
+                f"module {place} ({module}): its units may mix or be read across blocks, as in a residual stream, so "
+                "they cannot be replaced one by one; allowed between layers are Linear, Conv, LayerNorm between Linear "
+                "and activation, element-wise activations, Dropout (not in place) and Flatten"
             )
     if fresh:
         after[-1].extend(readers)
@@ -88,6 +88,9 @@ def _reader(reader: nn.Module | Reader, linear: nn.Module) -> Reader:
         return Reader(reader)
     units, inputs = weight_of(linear).shape[0], weight_of(reader).shape[-1]
     span, rest = divmod(inputs, units)
-    if rest:
-        raise ValueError(f"{reader} cannot read the {units} units of {linear}: {inputs} is no multiple of {units}")
+    if rest or (span > 1 and not isinstance(linear, CONVOLUTIONS)):
+        raise ValueError(
+            f"{reader} has {inputs} inputs, which do not say where it reads the {units} units of {linear}; "
+            "name the columns with Reader(layer, first=..., span=...)"
+        )
     return Reader(reader, span=span)

@@ -56,5 +56,5 @@ def initialise(linear: nn.Module, init: str, activation: nn.Module | None = None
     """Draw a layer's weights anew from torch's global generator, uniform within `uniform_bound`; its biases are 0."""
     bound = uniform_bound(linear, init, activation)
     weight_of(linear).uniform_(-bound, bound)
-    if isinstance(linear.bias, Tensor):
-        linear.bias.zero_()
+    if isinstance(bias := getattr(linear, "bias", None), Tensor):
+        bias.zero_()

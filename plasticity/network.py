@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from plasticity.optim import reset_state
+from plasticity.optim import UnitAdam, reset_state
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -125,6 +125,7 @@ class HiddenLayer:
 
     @property
     def bias(self) -> nn.Parameter | None:
+        """(*replicas, units), or None."""
         return getattr(self.linear, "bias", None)
 
     @property
@@ -134,6 +135,7 @@ class HiddenLayer:
 
     @property
     def units(self) -> int:
+        """How many units the layer has (each replica)."""
         return self.unit_shape[-1]
 
     def incoming(self) -> Tensor:
@@ -184,8 +186,9 @@ class Network:
         self.twins, self.sync_twins = {twin.name: twin for twin in twins}, sync_twins
         self.activations: dict[str, Tensor] = {}
         self._check()
-        for layer in self.layers:
-            layer.activation.register_forward_hook(_Recorder(self.activations, layer.name, layer.activation))
+        self._recorders = [_Recorder(self.activations, layer.name, layer.activation) for layer in self.layers]
+        for layer, recorder in zip(self.layers, self._recorders, strict=True):
+            layer.activation.register_forward_hook(recorder)
 
     def _check(self) -> None:
         if not self.optimizers:
@@ -195,6 +198,11 @@ class Network:
             raise ValueError(f"network {self.name!r}: layer names must differ, got {names}")
         seen: dict[nn.Module, str] = {}
         for layer in self.layers:
+            if len(layer.unit_shape) > 1 and any(isinstance(optimizer, UnitAdam) for optimizer in self.optimizers):
+                raise ValueError(
+                    f"network {self.name!r}: UnitAdam counts the rows and columns of one network, but layer "
+                    f"{layer.name!r} holds {layer.unit_shape[0]} side by side; use another optimizer"
+                )
             if layer.activation in seen:
                 raise ValueError(
                     f"network {self.name!r}: layers {seen[layer.activation]!r} and {layer.name!r} share one activation "
@@ -211,7 +219,8 @@ class Network:
         """Weights (and biases, and log standard deviations) of this network; never normalisation gains."""
         found = [weight_of(linear) for linear in self.linears]
         if biases:
-            found += [linear.bias for linear in self.linears if isinstance(linear.bias, nn.Parameter)]
+            every = [getattr(linear, "bias", None) for linear in self.linears]
+            found += [bias for bias in every if isinstance(bias, nn.Parameter)]
         return found + list(self.log_std if log_std else ())
 
     def learning_rate(self, parameter: nn.Parameter) -> float:
@@ -229,17 +238,22 @@ class Network:
 
     @contextmanager
     def watch(self) -> Iterator[dict[str, Tensor]]:
-        """Collect what each layer puts out in forward passes inside the block; needs no gradients, leaves no trace."""
+        """Collect what each layer puts out in forward passes inside the block; needs no gradients, leaves no trace.
+
+        `activations` stays as it is even where a pass enables gradients by itself, as SB3's critics do.
+        """
         seen: dict[str, Tensor] = {}
-        handles = [
-            layer.activation.register_forward_hook(_Recorder(seen, layer.name, layer.activation, always=True))
-            for layer in self.layers
-        ]
+        watchers = [_Recorder(seen, layer.name, layer.activation, always=True) for layer in self.layers]
+        handles = [w.module.register_forward_hook(w) for w in watchers]
+        for recorder in self._recorders:
+            recorder.paused = True
         try:
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
+            for recorder in self._recorders:
+                recorder.paused = False
 
 
 class _Recorder:
@@ -247,9 +261,10 @@ class _Recorder:
 
     def __init__(self, into: dict[str, Tensor], name: str, module: nn.Module, always: bool = False):
         self.into, self.name, self.module, self.always = into, name, module, always
+        self.paused = False
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if module is self.module and (self.always or torch.is_grad_enabled()):
+        if module is self.module and not self.paused and (self.always or torch.is_grad_enabled()):
             self.into[self.name] = output.detach()
 
     def __deepcopy__(self, memo: Any) -> _Recorder:
@@ -258,8 +273,9 @@ class _Recorder:
 
 def weight_of(linear: nn.Module) -> nn.Parameter:
     """The weight of a linear or convolutional layer."""
-    weight = linear.weight
-    assert isinstance(weight, nn.Parameter), f"{linear} has no weight"
+    weight = getattr(linear, "weight", None)
+    if not isinstance(weight, nn.Parameter):
+        raise ValueError(f"the weight of {linear} is missing, or computed from others and no parameter of its own")
     return weight
 
 

@@ -57,7 +57,7 @@ class ReDo(nn.Module, Intervention):
         stream: str = "redo",
     ):
         super().__init__()
-        self.config = ReDoConfig(threshold=threshold, init=init)
+        self.threshold = ReDoConfig(threshold=threshold, init=init).threshold
         self.random = Randomness(seed, stream, "redo")
         self.layers = nn.ModuleDict({layer.name: _Counts(layer, init) for layer in layers})
 
@@ -65,7 +65,7 @@ class ReDo(nn.Module, Intervention):
         picked: dict[str, Tensor] = {}
         for layer in network.layers:
             if layer.name in network.activations:
-                mask = dormancy_score(layer.rows(network.activations[layer.name])) <= self.config.threshold
+                mask = dormancy_score(layer.rows(network.activations[layer.name])) <= self.threshold
                 if mask.any():
                     picked[layer.name] = mask
         if picked:

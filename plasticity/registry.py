@@ -59,11 +59,11 @@ def method_configs(methods: Methods) -> list[MethodConfig]:
         return [method_config(name, settings) for name, settings in methods.items() if name != "none"]
     if isinstance(methods, Sequence):
         return [config for entry in methods for config in method_configs(entry)]
-    if not hasattr(methods, "build"):
+    if isinstance(methods, type) or not hasattr(methods, "build"):
         raise SettingsError([f"a method must be a name or a config with build(network, seed), got {methods!r}"])
     return [methods]
 
 
 def build_intervention(methods: Methods, network: Network, seed: int) -> Chain:
-    """All methods for one network, in order."""
-    return Chain([config.build(network, seed) for config in method_configs(methods)])
+    """All methods for one network, in order; each draws from a stream of its own, also where one stands twice."""
+    return Chain([config.build(network, seed + (place << 32)) for place, config in enumerate(method_configs(methods))])

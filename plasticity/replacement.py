@@ -68,6 +68,10 @@ def _redraw(layer: HiddenLayer, mask: Tensor, fresh: Callable[[HiddenLayer, int]
     layer.weight[mask] = rows.reshape(-1, *layer.weight.shape[mask.dim() :])
     if layer.bias is not None:
         layer.bias[mask] = 0
+    _renew_norm(layer, mask)
+
+
+def _renew_norm(layer: HiddenLayer, mask: Tensor) -> None:
     if layer.norm is not None and layer.norm.elementwise_affine:
         layer.norm.weight[mask] = 1
         if layer.norm.bias is not None:
@@ -87,6 +91,7 @@ def _repeat(layer: HiddenLayer, twin: HiddenLayer, mask: Tensor, mean: Tensor | 
     twin.weight[mask] = layer.weight[mask]
     if twin.bias is not None:
         twin.bias[mask] = 0
+    _renew_norm(twin, mask)
     _silence(twin, mask)
 
 

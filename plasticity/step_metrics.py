@@ -12,7 +12,8 @@ from plasticity.network import Network
 class StepMetrics(Intervention):
     """Measures the next gradient step after `arm()`, and otherwise does nothing.
 
-    Attach it before any method, so that it sees the algorithm's own gradients and the optimizer's own step:
+    Attach it before any method, so that it sees the algorithm's own gradients (in PPO after clipping) and the
+    optimizer's own step:
     `update_ratio`, ||step|| / ||W||; `gradient_norm`; `zero_gradient_fraction`, for the weights of each hidden layer.
     """
 

@@ -275,3 +275,57 @@ def test_wrong_settings_are_named_all_at_once():
         'unknown utility "contributoin": allowed are weight, contribution, adaptation, zero_contribution, '
         'adaptable_contribution, feature_by_input, random; did you mean "contribution"?',
     ]
+
+
+def act(cbp, net, h):
+    net.activations["0"] = h
+    with torch.no_grad():
+        cbp.after_step(net)
+
+
+def test_a_young_unit_is_ranked_by_its_corrected_utility():
+    _step, state, net, cbp = one_layer(2, replacement_rate=0.5, maturity=0, decay=0.99)
+    net.layers[0].readers[0].linear.weight.data = torch.tensor([[1.0, 1.0]])
+    state.age.copy_(torch.tensor([1000, 1]))  # unit 1 is young: its running mean has seen little
+    state.utility.copy_(torch.tensor([1.0, 0.01 * 5.0]))  # ... but it is five times as useful
+    state.budget.fill_(0)
+    act(cbp, net, torch.tensor([[1.0, 5.0]]))
+    assert state.age.tolist() == [0, 2]
+
+
+def test_the_deviation_is_from_the_corrected_mean():
+    _step, state, net, cbp = one_layer(1, replacement_rate=0.0, utility="zero_contribution")
+    act(cbp, net, torch.tensor([[3.0], [3.0]]))  # constant: its corrected mean is 3 at once, the raw one 0.03
+    assert state.utility.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_replaced_unit_forgets_its_utility_and_mean():
+    _step, state, net, cbp = one_layer(4, replacement_rate=0.25, maturity=0)
+    act(cbp, net, torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    young = state.age == 0
+    assert young.sum() == 1
+    assert (state.utility[young] == 0).all()
+    assert (state.mean_activation[young] == 0).all()
+    assert (state.utility[~young] > 0).all()
+    assert (state.mean_activation[~young] > 0).all()
+
+
+def test_a_budget_saved_under_another_rate_keeps_its_worth():
+    step, state, net, cbp = one_layer(20, replacement_rate=1e-4, maturity=0)
+    for _ in range(490):
+        step()
+    assert int(state.replaced) == 0  # 0.98 of a unit so far
+    _, other, _, loaded = one_layer(20, replacement_rate=0.1, maturity=1_000_000)
+    loaded.load_state_dict(cbp.state_dict())
+    assert int(other.budget) / int(other.denominator) == pytest.approx(0.9)  # rounded down to tenths
+    with torch.no_grad():
+        net.activations["0"] = torch.ones(1, 20)
+        loaded.after_step(net)
+    assert int(other.replaced) == 0
+
+
+def test_rates_too_small_to_count_and_misspelt_settings_are_named():
+    with pytest.raises(ValueError, match="replacement_rate must be 0 or at least 1e-12, got 1e-13"):
+        ContinualBackpropConfig(replacement_rate=1e-13)
+    with pytest.raises(ValueError, match=r'unknown setting "replacment_rate": .*did you mean "replacement_rate"'):
+        ContinualBackprop([], replacment_rate=1e-3)

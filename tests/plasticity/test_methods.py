@@ -1,5 +1,7 @@
 """ReDo, L2, Shrink and Perturb, the combinators, and what holds for every method of the registry."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -114,6 +116,43 @@ def test_any_shape_of_network_stays_finite_and_in_its_optimizer(data, name, size
     assert all(torch.isfinite(p).all() for p in model.parameters())
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in model.parameters()} <= held
+
+
+@pytest.mark.parametrize("method", ["cbp", "redo", "shrink_and_perturb"])
+def test_the_scale_of_fresh_weights_is_that_of_the_saved_network(method):
+    options = ACTIVE[method] | {"init": "network"}
+    one = run(method, options, steps=2)
+    wide = mlp(activation=nn.Tanh)
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.mul_(50)
+    two = run(method, options, steps=0, model=wide)
+    for ours, theirs in zip(one[:3], two[:3], strict=True):
+        theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    train(one[0], one[1], 8, seed=3), train(two[0], two[1], 8, seed=3)
+    assert same(one[0], two[0])
+
+
+def test_redo_recycles_channels():
+    model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Conv2d(3, 2, 2))
+    net = network(model)
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = 0.0, -1.0
+    redo = ReDo(net.layers)
+    model(torch.rand(4, 1, 5, 5) + 1)
+    with torch.no_grad():
+        model[0].weight[[0, 2]], model[0].bias[[0, 2]] = 0.5, 0.5
+        net.activations["0"] = model[:2](torch.rand(4, 1, 5, 5))
+        redo.after_step(net)
+    assert redo.telemetry()["0/replaced"] == 1
+    assert (model[2].weight[:, 1] == 0).all()
+
+
+def test_the_same_method_twice_draws_differently():
+    model = mlp()
+    chain = build_intervention(["cbp", "cbp"], network(model), 0)
+    first, second = (method.random.get_extra_state() for method in chain)
+    assert not torch.equal(first, second)
 
 
 def test_redo_recycles_exactly_the_dormant_units_every_period():
@@ -310,3 +349,5 @@ def test_wrong_methods_and_settings_are_named_all_at_once():
         method_config("cbp", {"mean_transfer": "yes"})
     with pytest.raises(SettingsError, match="a method must be a name or a config with build"):
         method_configs(3)
+    with pytest.raises(SettingsError, match="a method must be a name or a config with build"):
+        method_configs(ContinualBackpropConfig)

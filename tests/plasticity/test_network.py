@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity import HiddenLayer, Network, Reader, hidden_layers
+from plasticity import HiddenLayer, Network, Reader, UnitAdam, hidden_layers
 from tests.plasticity.models import mlp, network
 
 
@@ -50,7 +50,7 @@ def test_a_residual_block_is_refused_by_name():
     class Residual(nn.Module):
         pass
 
-    with pytest.raises(ValueError, match=r"module 2 \(Residual\): its units may mix or be read across blocks"):
+    with pytest.raises(ValueError, match=r"module 2 \(Residual\(\)\): its units may mix or be read across blocks"):
         hidden_layers(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Residual(), nn.Linear(3, 1)))
 
 
@@ -66,8 +66,9 @@ def test_an_unread_layer_a_shared_activation_and_a_stray_parameter_are_refused()
         Network("net", hidden_layers(model), [torch.optim.SGD(model[:4].parameters(), 0.1)])
     with pytest.raises(ValueError, match="grouped convolutions are not supported"):
         HiddenLayer("c", nn.Conv2d(2, 2, 1, groups=2), nn.ReLU(), (Reader(nn.Conv2d(2, 1, 1)),))
-    with pytest.raises(ValueError, match="cannot read the 4 units"):
-        hidden_layers(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), [nn.Linear(6, 1)])
+    for inputs in (6, 8):  # 8 could be two columns a unit, or the units and four actions
+        with pytest.raises(ValueError, match=rf"has {inputs} inputs, which do not say where it reads the 4 units"):
+            hidden_layers(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), [nn.Linear(inputs, 1)])
     with pytest.raises(ValueError, match="does not end in an activation"):
         hidden_layers(nn.Sequential(nn.Linear(3, 4)), [nn.Linear(4, 1)])
 
@@ -117,3 +118,46 @@ def test_each_replica_is_a_network_of_its_own():
     assert hidden.rows(torch.zeros(11, 7, 5)).shape == (11, 7, 5)
     x = torch.randn(11, 7, 5)
     assert torch.allclose(hidden.readers[0].respond(x), torch.einsum("bri,roi->bro", x, out.weight), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Softmax(dim=1), nn.GLU(), nn.RReLU(), nn.Dropout(0.5, inplace=True), nn.BatchNorm1d(3)]
+)
+def test_what_mixes_units_or_overwrites_them_is_refused(module):
+    with pytest.raises(ValueError, match=r"module 2 .*its units may mix"):
+        hidden_layers(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), module, nn.Linear(3, 1)))
+
+
+def test_a_layer_norm_elsewhere_is_refused():
+    for parts in ([nn.Linear(3, 3), nn.ReLU(), nn.LayerNorm(3)], [nn.Conv2d(1, 3, 1), nn.LayerNorm(3), nn.ReLU()]):
+        with pytest.raises(ValueError, match="LayerNorm between Linear and activation"):
+            hidden_layers([*parts, nn.Linear(3, 1)])
+
+
+def test_a_computed_weight_is_named():
+    linear = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="computed from others and no parameter of its own"):
+        hidden_layers(nn.Sequential(linear, nn.ReLU(), nn.Linear(3, 1)))[0].weight  # noqa: B018
+
+
+def test_replicas_need_another_optimizer_than_unit_adam():
+    linear, out = nn.Module(), nn.Module()
+    linear.weight, out.weight = nn.Parameter(torch.zeros(2, 3, 4)), nn.Parameter(torch.zeros(2, 1, 3))
+    layer = HiddenLayer("h", linear, nn.ReLU(), (Reader(out),))
+    with pytest.raises(ValueError, match="layer 'h' holds 2 side by side; use another optimizer"):
+        Network("n", [layer], [UnitAdam([linear.weight, out.weight])])
+    net = Network("n", [layer], [torch.optim.SGD([linear.weight, out.weight], 0.1)])
+    assert len(net.parameters()) == 2  # layers without biases are fine
+
+
+def test_watching_does_not_disturb_what_is_recorded_even_with_gradients_on():
+    model = mlp()
+    net = network(model)
+    model(torch.ones(3, 4))
+    recorded = net.activations["0"].clone()
+    with net.watch() as seen:
+        model(torch.zeros(3, 4))
+    assert torch.equal(net.activations["0"], recorded)
+    assert not torch.equal(seen["0"], recorded)
+    model(torch.zeros(3, 4))
+    assert torch.equal(net.activations["0"], seen["0"])

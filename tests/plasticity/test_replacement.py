@@ -79,6 +79,13 @@ def test_a_padded_reader_takes_no_mean():
     assert not Reader(nn.Conv2d(1, 1, 3, padding="same")).takes_mean
     assert Reader(nn.Conv2d(1, 1, 3, padding="valid")).takes_mean
     assert not Reader(nn.Linear(1, 1, bias=False)).takes_mean
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    before = model[2].bias.detach().clone()
+    replace_units(network(model), {"0": pick(2, 1)}, fresh, mean_activation={"0": torch.ones(2)})
+    assert torch.equal(model[2].bias, before)
+    assert (model[2].weight[:, 1] == 0).all()
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    replace_units(network(model), {"0": pick(2, 1)}, fresh, mean_activation={"0": torch.ones(2)})
 
 
 def test_every_reader_is_silenced_and_noise_readers_take_their_initial_value():
@@ -94,6 +101,46 @@ def test_every_reader_is_silenced_and_noise_readers_take_their_initial_value():
     assert (mu.weight[:, [0, 2, 3]] != 0).all()
     assert (q.weight[:, [0, 1, 2, 4, 5]] != 0).all()
     assert (log_std[[0, 2, 3]] != -3).all()
+
+
+def test_the_output_change_is_that_of_all_readers():
+    body, readers = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), [nn.Linear(4, 2), nn.Linear(4, 2)]
+    parameters = [p for module in (body, *readers) for p in module.parameters()]
+    net = Network("n", hidden_layers(body, readers), [torch.optim.SGD(parameters, 0.1)])
+    x = torch.randn(6, 3)
+    before = [reader(body(x)) for reader in readers]
+    changes = replace_units(net, {"0": pick(4, 0, 1)}, fresh)
+    after = [reader(body(x)) for reader in readers]
+    moved = torch.stack([(a - b).abs().mean() for a, b in zip(after, before, strict=True)])
+    assert (moved > 0).all()
+    assert torch.allclose(changes["0"], moved.mean())
+
+
+def test_rows_of_noise_readers_and_norms_start_afresh_in_the_optimizer():
+    body, mu = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh()), nn.Linear(4, 2)
+    log_std = nn.Parameter(torch.zeros(4, 2))
+    optimizer = UnitAdam([*body.parameters(), *mu.parameters(), log_std])
+    (mu(body(torch.randn(5, 3))).square().mean() + log_std.sum()).backward()
+    optimizer.step()
+    net = Network("n", hidden_layers(body, [mu], [NoiseReader(log_std, -1.0)]), [optimizer])
+    replace_units(net, {"0": pick(4, 2)}, fresh)
+    for parameter in (log_std, body[1].weight, body[1].bias):
+        counts = optimizer.steps(parameter).reshape(4, -1)[:, 0]
+        assert counts.tolist() == [1, 1, 0, 1]
+
+
+def test_a_target_s_layer_norm_forgets_the_unit_too():
+    def build():
+        model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 1))
+        with torch.no_grad():
+            model[1].weight.fill_(3.0)
+        return model
+
+    model, target = build(), build()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    net = Network("q", hidden_layers(model), [optimizer], twins=hidden_layers(target), sync_twins=True)
+    replace_units(net, {"0": pick(4, 1)}, fresh)
+    assert target[1].weight.tolist() == [3, 1, 3, 3]
 
 
 def test_neighbours_replaced_together_are_not_connected():
