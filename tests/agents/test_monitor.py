@@ -8,11 +8,13 @@ import pytest
 import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import VecNormalize
 
 import envs  # noqa: F401  registers the environments
 from agents import PPO, PlasticityMonitor, RegimeClock
 from plasticity import dead_units, effective_rank, singular_values
-from tests.agents.models import CBP, PPO_SMALL, ppo, replaced, sac
+from tests.agents.models import CBP, PPO_SMALL, ContinuousImages, ppo, replaced, sac
 
 
 class Log(Logger):
@@ -99,10 +101,9 @@ def test_the_probe_batch_is_frozen_and_its_metrics_move_only_with_the_network():
     assert len(set(moved)) > 1
 
 
-def test_sac_is_measured_at_intervals_on_its_replay_buffer_without_numpys_global_stream():
+def test_sac_is_measured_on_its_replay_buffer():
     monitor = PlasticityMonitor(every=60, probe_size=50)
     model = sac(plasticity=CBP)
-    np.random.seed(5)  # noqa: NPY002
     rows = logged(model, 210, monitor)
     assert len(rows) == 1  # SB3 dumps when an episode ends
     row = rows[0][1]
@@ -180,3 +181,83 @@ def test_stationary_environments_have_no_regime():
     rows = logged(PPO("MlpPolicy", gym.make("Pendulum-v1"), **PPO_SMALL), 64, clock)
     assert clock.changes == []
     assert not any(key.startswith("nonstationary") for key in rows[0][1])
+
+
+def test_a_second_learn_is_measured_like_the_first_but_knows_no_initial_weights():
+    monitor, model = PlasticityMonitor(probe_size=64), ppo()
+    first, second = logged(model, 192, monitor), logged(model, 192, monitor)
+    assert sum("plasticity/pi/0/effective_rank" in row for _, row in first) == 3
+    assert sum("plasticity/pi/0/effective_rank" in row for _, row in second) == 3
+    fresh = PlasticityMonitor(probe_size=64)
+    log = Log()
+    model.set_logger(log)
+    model.learn(64, callback=fresh, reset_num_timesteps=False)
+    assert not any("distance_from_init" in key for key in log.rows[0][1])
+
+
+def test_the_console_shows_a_few_numbers_of_each_network(capsys):
+    model = sac(ContinuousImages(), policy="CnnPolicy", buffer_size=200, verbose=1, plasticity=CBP)
+    model.learn(100, callback=PlasticityMonitor(every=20, probe_size=40), log_interval=1)
+    shown = capsys.readouterr().out
+    assert "qf_features/dead_fraction" in shown
+    assert "probe" not in shown
+
+
+def test_discrete_observations_can_be_watched():
+    rows = logged(ppo(Counting()), 64, PlasticityMonitor(probe_size=64))
+    assert "plasticity/pi/0/dead_fraction" in rows[0][1]
+
+
+class Counting(gym.Env):
+    observation_space, action_space = gym.spaces.Discrete(5), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n = 0
+        return 0, {}
+
+    def step(self, action):
+        self.n += 1
+        return self.n % 5, 1.0, self.n >= 20, False, {}
+
+
+def test_replayed_observations_are_normalised_and_come_from_every_sub_environment():
+    venv = VecNormalize(make_vec_env("Pendulum-v1", 3, seed=0))
+    monitor = PlasticityMonitor(every=30, probe_size=60)
+    model = sac(venv)
+    model.learn(90, callback=monitor)
+    probe = monitor.probe[0].numpy()
+    buffer = model.replay_buffer
+    stored = buffer.observations[: buffer.size()].reshape(-1, 3)
+    assert not any(np.allclose(row, other) for row in probe[:5] for other in stored)  # the raw ones are elsewhere
+    model.get_vec_normalize_env().training = False
+    buffer.observations[:, 0], buffer.observations[:, 1], buffer.observations[:, 2] = 0.0, 1.0, 2.0
+    seen = monitor._replayed(buffer, np.arange(9))[0].numpy()
+    expected = [venv.normalize_obs(np.full((1, 3), float(i), np.float32))[0] for i in (0, 1, 2)] * 3
+    assert np.allclose(seen, expected)
+
+
+def test_every_means_environment_steps(monkeypatch):
+    steps = []
+    monitor = PlasticityMonitor(every=40, probe_size=20)
+    measure = monitor.measure
+    monkeypatch.setattr(monitor, "measure", lambda batch: steps.append(monitor.num_timesteps) or measure(batch))
+    sac().learn(150, callback=monitor)
+    assert steps == [20, 60, 100, 140]
+
+
+def test_measuring_happens_in_evaluation_mode_and_restores_the_mode():
+    model = ppo(policy_kwargs={"features_extractor_class": Dropping})
+    for mode in (True, False):
+        model.policy.set_training_mode(mode)
+        first, second = (model.policy.activations(torch.ones(50, 4))["pi"]["0"] for _ in range(2))
+        assert torch.equal(first, second)
+        assert model.policy.training is mode
+
+
+class Dropping(FlattenExtractor):
+    def forward(self, observations):
+        return torch.nn.functional.dropout(super().forward(observations), 0.5, self.training)
+
+    def plastic_modules(self):
+        return []

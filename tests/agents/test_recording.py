@@ -9,7 +9,7 @@ from stable_baselines3.common.monitor import Monitor
 from torch import nn
 
 from plasticity import Intervention
-from tests.agents.models import CBP, ppo, sac
+from tests.agents.models import CBP, ContinuousImages, ppo, sac
 
 
 class Spy(nn.Module, Intervention):
@@ -85,15 +85,22 @@ def recorded(model):
 
 
 def test_evaluation_rollouts_and_metrics_leave_everything_untouched():
-    for model, env in ((ppo(plasticity=CBP), "CartPole-v1"), (sac(plasticity=CBP), "Pendulum-v1")):
-        model.learn(64)
+    images = sac(
+        ContinuousImages(), policy="CnnPolicy", buffer_size=100, plasticity=CBP
+    )  # its critics enable gradients
+    for model, env in (
+        (ppo(plasticity=CBP), gym.make("CartPole-v1")),
+        (sac(plasticity=CBP), gym.make("Pendulum-v1")),
+        (images, ContinuousImages()),
+    ):
+        model.learn(64 if env.spec else 36)
         before, activations = state_of(model), recorded(model)
         random = torch.get_rng_state()
         observations, _ = model.policy.obs_to_tensor(model.observation_space.sample()[None].repeat(300, 0))
         actions = torch.zeros(300, *model.action_space.shape)
         seen = model.policy.activations(observations, actions)
         assert torch.equal(random, torch.get_rng_state())
-        evaluate_policy(model, Monitor(gym.make(env)), n_eval_episodes=1)
+        evaluate_policy(model, Monitor(env), n_eval_episodes=1)
         model.predict(model.observation_space.sample())
         after = state_of(model)
         assert all(torch.equal(before[key], after[key]) for key in before)

@@ -167,3 +167,37 @@ def test_target_critics_lag_or_follow_at_once(mode):
     followed = torch.equal(model.critic_target.qf0[0].weight[young], model.critic.qf0[0].weight[young])
     silent = bool((model.critic_target.qf0[2].weight[:, young] == 0).all())
     assert (followed, silent) == (mode == "sync", mode == "sync")
+
+
+def test_a_warm_start_keeps_our_hyper_parameters_and_finds_the_file_as_saved(tmp_path):
+    ppo(policy_kwargs={"optimizer_kwargs": {"betas": (0.5, 0.6), "eps": 1e-3}}).learn(64).save(tmp_path / "agent")
+    model = ppo().warm_start(tmp_path / "agent", optimizer=True)
+    group = model.policy.optimizer.param_groups[0]
+    assert (tuple(group["betas"]), group["eps"]) == ((0.9, 0.999), 1e-5)
+    assert (model.policy.optimizer.steps(model.policy.action_net.weight) == 4).all()
+    with pytest.raises(ValueError, match="nothing: no such file"):
+        model.warm_start(tmp_path / "nothing")
+
+
+def test_load_does_not_pretend_to_change_the_methods(tmp_path):
+    model = ppo()
+    model.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"load keeps the methods .*warm_start"):
+        PPO.load(tmp_path / "agent", env=model.get_env(), plasticity="cbp")
+
+
+def test_dictionary_observations_are_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"no policy for dictionary observations yet; flatten them"):
+        ppo(policy="MultiInputPolicy")
+
+
+def test_a_policy_that_moves_keeps_its_methods_alive():
+    model = ppo(plasticity=CBP)
+    model.policy.double()  # replaces every buffer, as moving to a device does
+    for _ in range(6):
+        latent_pi, latent_vf = model.policy.mlp_extractor(torch.ones(8, 4, dtype=torch.float64))  # SB3 casts inputs
+        model.policy.optimizer.zero_grad()
+        (model.policy.action_net(latent_pi).sum() + model.policy.value_net(latent_vf).sum()).backward()
+        model.policy.optimizer.step()
+    assert all(count > 0 for count in replaced(model).values())
+    assert model.policy.plasticity["pi"][0].layers["0"].utility.dtype == torch.float64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
 from agents import PPO
@@ -14,7 +14,40 @@ from plasticity import replace_units
 from plasticity.describe import ACTIVATIONS
 from tests.agents.models import ContinuousImages, Images, ppo, sac
 
+
+class ConvEnd(BaseFeaturesExtractor):
+    """Ends in flattened channels: each is read in 16 columns."""
+
+    def __init__(self, space):
+        super().__init__(space, 4 * 16)
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 9, 9), nn.ReLU(), nn.Flatten())
+
+    def forward(self, observations):
+        return self.body(observations)
+
+    def plastic_modules(self):
+        return list(self.body)
+
+
+CONV_END = {"features_extractor_class": ConvEnd}
 NETWORKS = {
+    "ppo conv end": (
+        lambda: ppo(Images(), policy="CnnPolicy", policy_kwargs=CONV_END | {"net_arch": [5]}),
+        {"features": 1, "pi": 1, "vf": 1},
+    ),
+    "sac conv end": (
+        lambda: sac(ContinuousImages(), policy="CnnPolicy", buffer_size=50, policy_kwargs=CONV_END),
+        {"actor": 3, "qf_features": 1, "qf0": 2, "qf1": 2},
+    ),
+    "sac conv end shared": (
+        lambda: sac(
+            ContinuousImages(),
+            policy="CnnPolicy",
+            buffer_size=50,
+            policy_kwargs=CONV_END | {"share_features_extractor": True},
+        ),
+        {"actor": 3, "qf0": 2, "qf1": 2},
+    ),
     "ppo mlp": (lambda: ppo("Pendulum-v1"), {"pi": 2, "vf": 2}),
     "ppo mlp uneven": (lambda: ppo(policy_kwargs={"net_arch": {"pi": [5], "vf": []}}), {"pi": 1}),
     "ppo gsde": (lambda: ppo("Pendulum-v1", use_sde=True), {"pi": 2, "vf": 2}),
@@ -227,6 +260,12 @@ def test_an_extractor_nobody_described_is_refused_by_name():
         def forward(self, observations):
             return self.body(observations)
 
+    class HiddenInside(FlattenExtractor):
+        """Looks like flattening by its class, and is not."""
+
+    with pytest.raises(ValueError, match="features extractor HiddenInside has hidden layers"):
+        ppo("Pendulum-v1", policy_kwargs={"features_extractor_class": HiddenInside})
+
     class Described(Mine):
         def plastic_modules(self):
             return list(self.body)
@@ -235,3 +274,18 @@ def test_an_extractor_nobody_described_is_refused_by_name():
         ppo("Pendulum-v1", policy_kwargs={"features_extractor_class": Mine})
     model = ppo("Pendulum-v1", policy_kwargs={"features_extractor_class": Described})
     assert set(model.policy.networks) == {"features", "pi", "vf"}
+
+
+def test_with_a_shared_extractor_the_targets_extractor_is_kept_in_step_too():
+    model = sac(
+        ContinuousImages(),
+        policy="CnnPolicy",
+        buffer_size=50,
+        policy_kwargs={"share_features_extractor": True, "target_critic": "sync"},
+    )
+    network = model.policy.networks["actor"]
+    mask = torch.arange(network.layers[0].units) == 1
+    replace_units(network, {"0": mask}, lambda layer, count: torch.full((count, layer.incoming().shape[-1]), 0.5))
+    target = model.critic_target.features_extractor.cnn
+    assert (target[0].weight[1] == 0.5).all()
+    assert (target[2].weight[:, 1] == 0).all()
