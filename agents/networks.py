@@ -116,7 +116,7 @@ def _feature_reader(linear: nn.Module, extractor: BaseFeaturesExtractor) -> Read
 
 
 def extractor_modules(extractor: nn.Module) -> list[nn.Module]:
-    """The modules of a features extractor in order: none for flattening, five layers and a head for NatureCNN.
+    """The modules of a features extractor in order: none for flattening, convolutions and a linear layer for NatureCNN.
 
     An extractor of one's own offers them as `plastic_modules()`, a list as `plasticity.hidden_layers` takes it.
     """

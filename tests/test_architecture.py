@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import runpy
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,8 @@ def test_public_methods_say_what_they_do(package):
         for attribute, member in vars(value).items():
             if inspect.isfunction(member) and not attribute.startswith("_"):
                 assert inspect.getdoc(getattr(value, attribute)), f"{package}.{name}.{attribute} has no docstring"
+
+
+def test_the_page_of_public_names_is_up_to_date():
+    page = runpy.run_path(str(ROOT / "docs" / "make_api.py"))["page"]()
+    assert (ROOT / "docs" / "api.md").read_text() == page, "run: python docs/make_api.py"
