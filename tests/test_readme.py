@@ -52,7 +52,7 @@ def test_the_other_code_runs(tmp_path):
     files = {path.read_text() for path in EXAMPLES}
     snippets = [code for code in fenced("python") if code not in files]
     assert len(snippets) == 1
-    done = run("-c", snippets[0].replace("/tmp/agent", str(tmp_path / "agent")))
+    done = run("-c", snippets[0], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
