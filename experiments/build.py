@@ -8,19 +8,10 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
 
 from agents import PPO, SAC
-from experiments.schema import Config, PPOSettings, SACSettings
+from experiments.schema import ACTIVATIONS, Config, PPOSettings, SACSettings
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-}
 # Fields of the settings that are not arguments of the algorithm but of its networks and optimizer
 _POLICY_FIELDS = (
     "algorithm",

@@ -11,12 +11,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from torch import nn
+
 from experiments.errors import BadInput
 from plasticity import INITIALISATIONS, METHODS, method_config
 from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
 
 DEVICES = ("cpu", "cuda", "mps", "auto")
-ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu")
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
 
 
 @dataclass(frozen=True)
