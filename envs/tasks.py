@@ -40,6 +40,11 @@ def slippery_ant(
     """
     from gymnasium.envs.mujoco.ant_v5 import AntEnv  # here, so that the other tasks need no mujoco
 
+    if "target" in kwargs:
+        raise ValueError(
+            f"SlipperyAnt-v5 changes friction and takes no target, got {kwargs['target']!r}; for other quantities wrap "
+            "Ant-v5 in NonStationary"
+        )
     if legacy_obs:
         kwargs["include_cfrc_ext_in_observation"] = False
     return _non_stationary(AntEnv, "friction", period, to, first, **kwargs)

@@ -102,6 +102,8 @@ def _split(
                 faults.append("has several values: write a list as key=[a,b], and run one seed or setting at a time")
         if faults:
             errors += [f"{word}: {fault}" for fault in faults]
+        elif word[0] == "~" and key not in known:
+            errors.append(f"{word}: nothing can be deleted; choose what you mean, such as plasticity=none")
         elif key.startswith("published"):
             errors.append(f"{word}: what was published cannot be overridden; use experiment=none and set what you mean")
         elif key not in known:
@@ -116,6 +118,10 @@ def _split(
 def _checked_choice(group: str, value: Any, known: Mapping[str, str], errors: list[str]) -> list[str]:
     names = value if isinstance(value, list) else [value]
     faults = [unknown(group, name, known) for name in names if name not in known]
+    if not names:
+        faults.append(
+            f"{group} must name a choice, such as {group}={'none' if group == 'plasticity' else next(iter(known))}"
+        )
     if group == "plasticity":
         if len(set(map(str, names))) < len(names):
             faults.append(f"plasticity={','.join(map(str, names))} names a method twice")

@@ -83,7 +83,14 @@ def _per_network(axis: Axes, history: History, metric: str, title: str) -> None:
     axis.set_title(title)
     for network, colour in zip(history.networks(), COLOURS * 4, strict=False):
         series = history.scalar(f"plasticity/{network}/{metric}")
-        axis.plot(series.steps, series.values, color=colour, linewidth=1.8, label=NAMES.get(network, network))
+        axis.plot(
+            series.steps,
+            series.values,
+            color=colour,
+            linewidth=1.8,
+            label=NAMES.get(network, network),
+            marker="." if len(series) == 1 else None,
+        )
     if axis.lines:
         axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=4, borderaxespad=0, handlelength=1.2)
 

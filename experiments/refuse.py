@@ -6,6 +6,7 @@ process's environment; an id such as `module:Env-v0` imports the module. Such an
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,8 +19,17 @@ _HEADER = re.compile(r"^\s*#\s*@\s*(.*)$", re.MULTILINE)
 
 
 def faults_in_files(directories: Iterable[Path]) -> list[str]:
-    """One sentence for each fault in any `.yaml` file below `directories`."""
-    return [fault for directory in directories for path in sorted(directory.rglob("*.yaml")) for fault in _faults(path)]
+    """One sentence for each fault in any `.yaml` file below `directories`, and for each linked folder there.
+
+    Hydra follows links that lead to folders; what lies behind one was not looked at, so it is refused.
+    """
+    faults: list[str] = []
+    for directory in directories:
+        for folder, subfolders, _ in os.walk(directory):
+            links = [Path(folder, name) for name in sorted(subfolders) if Path(folder, name).is_symlink()]
+            faults += [f"{link}: is a link to a folder; put the files themselves there" for link in links]
+        faults += [fault for path in sorted(directory.rglob("*.yaml")) for fault in _faults(path)]
+    return faults
 
 
 def faults_in_key(key: str) -> Iterator[str]:
@@ -61,6 +71,8 @@ def _walk(node: yaml.Node, seen: set[tuple[int, str]], key: str = "") -> Iterato
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
         yield f"has the tag {node.tag}: plain YAML only"
     if isinstance(node, yaml.MappingNode):
+        words = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        yield from (f'has the key "{word}" twice' for word in sorted({word for word in words if words.count(word) > 1}))
         for name, value in node.value:
             word = name.value if isinstance(name, yaml.ScalarNode) else ""
             yield from faults_in_key(word)

@@ -58,7 +58,10 @@ def train(run: Run, console: Console | None = None) -> int:
         raise errors.BadInput(faults)
     if (steps := files.finished_steps(folder, config)) is not None:
         console.print(
-            f"{folder} is already complete ({steps:,} steps); nothing to do.", highlight=False, soft_wrap=True
+            f"{folder} is already complete ({steps:,} steps); nothing to do.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         console.print(
             (folder / files.SUMMARY).read_text("utf-8"), highlight=False, markup=False, soft_wrap=True, end=""

@@ -132,7 +132,7 @@ class RunSettings:
     dir: str | None = None  # None: <root>/<name>-seed<seed>-<hash>
     name: str | None = None
     overwrite: bool = False
-    threads: int | None = setting(1, within="[1, inf)")  # None: torch's own choice, one for each core
+    threads: int | None = setting(1, within="[1, 1024]")  # None: torch's own choice, one for each core
     traceback: bool = False
     notes: Any = field(default_factory=dict)
 

@@ -68,7 +68,7 @@ def render(folder: Path, parts: Sequence[Table | str], console: Console) -> None
     with (folder / files.SUMMARY).open("w", encoding="utf-8") as file:
         for target in (console, Console(file=file, width=WIDTH)):
             for part in parts:
-                target.print(part, highlight=False, soft_wrap=isinstance(part, str))
+                target.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
 
 
 def _regime_table(regimes: Sequence[Regime]) -> Table:

@@ -41,6 +41,8 @@ def method_config(name: str, settings: Mapping[str, Any] | None = None, where: s
     """
     if name not in METHODS:
         raise SettingsError([unknown("method", name, ["none", *METHODS])])
+    if not isinstance(settings, Mapping | None):
+        raise SettingsError([f"{where or name} must be a mapping of settings, got {settings!r}"])
     config: MethodConfig = from_mapping(METHODS[name], settings or {}, where or name)
     return config
 

@@ -147,3 +147,8 @@ def test_importing_envs_needs_neither_torch_nor_mujoco() -> None:
 def test_every_public_name_is_documented() -> None:
     for name in envs.__all__:
         assert name == "TASKS" or getattr(envs, name).__doc__
+
+
+def test_slippery_ant_is_about_friction_alone() -> None:
+    with pytest.raises(ValueError, match=r"takes no target, got 'gravity'; for other quantities wrap Ant-v5"):
+        gym.make("SlipperyAnt-v5", target="gravity")

@@ -49,6 +49,9 @@ EXACT = [
     (["seed=1,2"], "seed=1,2: has several values"),
     (["junk"], "junk: is not an override; write key=value"),
     (["~agent"], "~agent: agent is a group and always has a choice"),
+    (["~plasticity.cbp"], "~plasticity.cbp: nothing can be deleted; choose what you mean, such as plasticity=none"),
+    (["plasticity=[]"], "plasticity must name a choice, such as plasticity=none"),
+    (["run.threads=100000"], "run.threads must be in [1, 1024], got 100000"),
     (["--cfg", "hydra"], "argument --cfg: invalid choice: 'hydra'"),
     (["--multirun"], "unrecognized arguments: --multirun"),
     (["--config-dir", "nowhere"], "--config-dir nowhere is not a folder"),
@@ -179,6 +182,21 @@ def test_a_file_that_could_run_code_is_refused_unread(
     assert all(line.startswith(f"error: {Path('theirs') / path}: ") for line in outcome.errors)
     assert said in outcome.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_a_linked_folder_and_a_doubled_key_are_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "mine.yaml").write_text("id: antigravity:Foo\n")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "env").symlink_to(tmp_path / "hidden")
+    outcome = command("--config-dir", str(tmp_path / "linked"), "env=mine")
+    assert (outcome.code, len(outcome.errors)) == (2, 1)
+    assert "linked/env: is a link to a folder" in outcome.err
+    (tmp_path / "double" / "env").mkdir(parents=True)
+    (tmp_path / "double" / "env" / "mine.yaml").write_text("id: Pendulum-v1\nid: CartPole-v1\n")
+    outcome = command("--config-dir", str(tmp_path / "double"), "env=mine")
+    assert (outcome.code, len(outcome.errors)) == (2, 1)
+    assert 'env/mine.yaml: has the key "id" twice' in outcome.err
 
 
 def test_a_harmless_file_of_ones_own_is_a_choice(command: Command, tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import PPO, SAC
 from experiments import folder as files
+from experiments import summary
 from experiments.command_line import main
 from tests.experiments.conftest import ROOT, Outcome, run_train
 
@@ -316,3 +318,10 @@ def test_worker_processes_give_the_same_episodes(ppo: tuple[Path, Outcome], tmp_
     assert run_train([*PPO_WORDS, "env.vector=subproc"], tmp_path).code == 0
     first, second = (rows(only_folder(cwd) / files.EPISODES) for cwd in (ppo[0], tmp_path))
     assert first == second
+
+
+def test_brackets_in_the_summary_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "python train.py 'plasticity=[l2,cbp]' seed=1"
+    summary.render(tmp_path, [line], Console())
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / files.SUMMARY).read_text()

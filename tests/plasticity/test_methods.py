@@ -351,3 +351,5 @@ def test_wrong_methods_and_settings_are_named_all_at_once():
         method_configs(3)
     with pytest.raises(SettingsError, match="a method must be a name or a config with build"):
         method_configs(ContinualBackpropConfig)
+    with pytest.raises(SettingsError, match="cbp must be a mapping of settings, got 5"):
+        method_configs({"cbp": 5})
