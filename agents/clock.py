@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
 
 PREFIX = "nonstationary/"
 
@@ -18,6 +19,7 @@ class RegimeClock(BaseCallback):
     `nonstationary/due_regime`, which is ahead of it until that one's episode ends.
 
     changes: (environment step, {target: value}) for each regime in the order it was first seen in force.
+    Tells the methods of each new regime, once, when the first sub-environment enters it (`plasticity.OnChange`).
     Does nothing where the environments are stationary. Raises `RuntimeError` if a clock went wrong.
     """
 
@@ -43,6 +45,8 @@ class RegimeClock(BaseCallback):
         return True
 
     def _note(self, info: dict[str, Any]) -> None:
+        if self._regime is not None:
+            notice_change(self.model.policy)
         self._regime = int(info[PREFIX + "regime"])
         self.changes.append((self.model.num_timesteps, target_values(info)))
 
@@ -61,6 +65,12 @@ class RegimeClock(BaseCallback):
         self.logger.record(PREFIX + "regime", int(info[PREFIX + "regime"]))
         due = self.training_env.env_method("due", indices=[0])[0]
         self.logger.record(PREFIX + "due_regime", int(due[PREFIX + "regime"]))
+
+
+def notice_change(policy: BasePolicy) -> None:
+    """Tell the policy's methods that the world has changed."""
+    for method in getattr(policy, "plasticity", {}).values():
+        method.notice_change()
 
 
 def target_values(info: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 
 from plasticity import HiddenLayer, Network, NoiseReader, Reader, hidden_layers
-from plasticity.network import CONVOLUTIONS, weight_of
+from plasticity.layers import CONVOLUTIONS, weight_of
 
 
 def actor_critic_networks(policy: ActorCriticPolicy) -> dict[str, Network]:

@@ -4,11 +4,16 @@ network = Network("net", hidden_layers(model), [optimizer])
 attach(ContinualBackprop(network.layers, replacement_rate=1e-4, maturity=1000), network)
 """
 
-from plasticity.continual_backprop import ContinualBackprop, ContinualBackpropConfig
+from plasticity.activations import CReLU, Fourier
+from plasticity.architecture import NetworkOptions, rebuild
 from plasticity.describe import hidden_layers
 from plasticity.initialisation import INITIALISATIONS, initialise, uniform_bound
-from plasticity.intervention import Chain, Every, Intervention, Randomness, attach
-from plasticity.l2 import L2, L2Config
+from plasticity.intervention import Chain, Every, Idle, Intervention, OnChange, Randomness, attach, schedule
+from plasticity.layers import HiddenLayer, NoiseReader, Reader
+from plasticity.methods.continual_backprop import ContinualBackprop, ContinualBackpropConfig
+from plasticity.methods.l2 import L2, L2Config
+from plasticity.methods.redo import ReDo, ReDoConfig
+from plasticity.methods.shrink_and_perturb import ShrinkAndPerturb, ShrinkAndPerturbConfig
 from plasticity.metrics import (
     activation_metrics,
     approximate_rank,
@@ -25,13 +30,18 @@ from plasticity.metrics import (
     weight_metrics,
     zero_fraction,
 )
-from plasticity.network import HiddenLayer, Network, NoiseReader, Reader
+from plasticity.network import Network
 from plasticity.optim import UnitAdam, reset_state
-from plasticity.redo import ReDo, ReDoConfig
-from plasticity.registry import METHODS, MethodConfig, build_intervention, method_config, method_configs
+from plasticity.registry import (
+    METHODS,
+    MethodConfig,
+    build_intervention,
+    method_config,
+    method_configs,
+    network_options,
+)
 from plasticity.replacement import replace_units
 from plasticity.settings import SettingsError, setting
-from plasticity.shrink_and_perturb import ShrinkAndPerturb, ShrinkAndPerturbConfig
 from plasticity.step_metrics import StepMetrics
 from plasticity.utility import UTILITIES, UnitStatistics
 
@@ -40,16 +50,21 @@ __all__ = [
     "L2",
     "METHODS",
     "UTILITIES",
+    "CReLU",
     "Chain",
     "ContinualBackprop",
     "ContinualBackpropConfig",
     "Every",
+    "Fourier",
     "HiddenLayer",
+    "Idle",
     "Intervention",
     "L2Config",
     "MethodConfig",
     "Network",
+    "NetworkOptions",
     "NoiseReader",
+    "OnChange",
     "Randomness",
     "ReDo",
     "ReDoConfig",
@@ -72,10 +87,13 @@ __all__ = [
     "initialise",
     "method_config",
     "method_configs",
+    "network_options",
     "numerical_rank",
+    "rebuild",
     "replace_units",
     "reset_state",
     "saturated_units",
+    "schedule",
     "setting",
     "singular_values",
     "srank",

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from plasticity.network import CONVOLUTIONS, weight_of
+from plasticity.layers import CONVOLUTIONS, weight_of
 
 _Gain: TypeAlias = Literal["linear", "tanh", "sigmoid", "selu", "leaky_relu", "relu"]
 

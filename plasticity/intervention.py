@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import nn
@@ -28,6 +28,10 @@ class Intervention(Protocol):
 
     def after_step(self, network: Network) -> None:
         """Called just after the optimizer's step; `network.activations` are those the gradients came from."""
+        return
+
+    def notice_change(self) -> None:
+        """Called when the world has changed: a new regime of the environment, a new task."""
         return
 
     def telemetry(self) -> dict[str, float]:
@@ -76,6 +80,10 @@ class Chain(nn.ModuleList, Intervention):
         for intervention in self:
             intervention.after_step(network)  # type: ignore[operator]
 
+    def notice_change(self) -> None:
+        for intervention in self:
+            intervention.notice_change()  # type: ignore[operator]
+
     def telemetry(self) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for intervention in self:
@@ -106,8 +114,52 @@ class Every(nn.Module, Intervention):
         if int(self.steps) % self.period == 0:
             self.intervention.after_step(network)  # type: ignore[operator]
 
+    def notice_change(self) -> None:
+        self.intervention.notice_change()  # type: ignore[operator]
+
     def telemetry(self) -> dict[str, float]:
         return self.intervention.telemetry()  # type: ignore[operator, no-any-return]
+
+
+class OnChange(nn.Module, Intervention):
+    """Another intervention, at the first gradient step after each change of the world only.
+
+    Agents tell of changes themselves (`agents.RegimeClock`); in a loop of one's own call `notice_change()`.
+    """
+
+    pending: torch.Tensor
+
+    def __init__(self, intervention: nn.Module):
+        super().__init__()
+        self.intervention = intervention
+        self.register_buffer("pending", torch.zeros((), dtype=torch.bool))
+
+    def before_step(self, network: Network) -> None:
+        if self.pending:
+            self.intervention.before_step(network)  # type: ignore[operator]
+
+    def after_step(self, network: Network) -> None:
+        if self.pending:
+            self.pending.fill_(False)
+            self.intervention.after_step(network)  # type: ignore[operator]
+
+    def notice_change(self) -> None:
+        self.pending.fill_(True)
+
+    def telemetry(self) -> dict[str, float]:
+        return self.intervention.telemetry()  # type: ignore[operator, no-any-return]
+
+
+Period: TypeAlias = int | Literal["change"]
+
+
+def schedule(period: Period, intervention: nn.Module) -> Every | OnChange:
+    """`intervention` every so many gradient steps, or at every change of the world."""
+    return OnChange(intervention) if period == "change" else Every(period, intervention)
+
+
+class Idle(nn.Module, Intervention):
+    """Does nothing: what remains of a method that is all in the architecture or the optimizer."""
 
 
 class Randomness(nn.Module):

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from plasticity.network import HiddenLayer
+from plasticity.layers import HiddenLayer
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
@@ -110,25 +110,25 @@ def numerical_rank(sigma: Tensor, rows: int, eps: float = torch.finfo(torch.floa
 def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, float]:
     """Every measure of one layer on one batch, by name; `activations` as the layer's activation put them out.
 
-    Shares are in [0, 1]. The ranks are left out where the batch has fewer rows than the layer has units.
+    Shares are in [0, 1]. The ranks are left out where the batch has fewer rows than the layer has outputs.
     """
-    rows = layer.rows(activations)
+    rows, features = layer.rows(activations), layer.features(activations)
     numbers = {
         "dead_fraction": _share(dead_units(rows, layer.activation)),
         "dormant_fraction": _share(dormant_units(rows, DORMANT[0])),
         "dormant_fraction_0.1": _share(dormant_units(rows, DORMANT[1])),
         "zero_fraction": zero_fraction(rows),
-        "feature_norm": float(rows.double().norm(dim=-1).mean()),
+        "feature_norm": float(features.double().norm(dim=-1).mean()),
     }
     if isinstance(layer.activation, nn.Tanh):
         numbers["saturated_fraction"] = _share(saturated_units(rows))
-    if len(rows) >= layer.units:
-        sigma = singular_values(rows)
+    if len(features) >= features.shape[1]:
+        sigma = singular_values(features)
         numbers["effective_rank"] = effective_rank(sigma)
         numbers["srank"] = srank(sigma)
         numbers["approximate_rank"] = approximate_rank(sigma)
         numbers["stable_rank"] = stable_rank(sigma)
-        numbers["numerical_rank"] = numerical_rank(sigma, len(rows), torch.finfo(rows.dtype).eps)
+        numbers["numerical_rank"] = numerical_rank(sigma, len(features), torch.finfo(rows.dtype).eps)
     return numbers
 
 

@@ -7,20 +7,24 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import nn
 
-from plasticity.continual_backprop import ContinualBackpropConfig
+from plasticity.architecture import NetworkOptions, merge_options
 from plasticity.intervention import Chain
-from plasticity.l2 import L2Config
+from plasticity.methods.continual_backprop import ContinualBackpropConfig
+from plasticity.methods.l2 import L2Config
+from plasticity.methods.redo import ReDoConfig
+from plasticity.methods.shrink_and_perturb import ShrinkAndPerturbConfig
 from plasticity.network import Network
-from plasticity.redo import ReDoConfig
 from plasticity.settings import SettingsError, from_mapping, unknown
-from plasticity.shrink_and_perturb import ShrinkAndPerturbConfig
 
 
 class MethodConfig(Protocol):
     """Settings of a method, and how to make it for one network."""
 
     def build(self, network: Network, seed: int) -> nn.Module:
-        """An `Intervention` that is a module; it draws from streams of its own, derived from seed and network name."""
+        """An `Intervention` that is a module; it draws from streams of its own, derived from seed and network name.
+
+        A config may also have `options() -> NetworkOptions`: what it asks of the network before it is built.
+        """
         ...
 
 
@@ -64,6 +68,12 @@ def method_configs(methods: Methods) -> list[MethodConfig]:
     if isinstance(methods, type) or not hasattr(methods, "build"):
         raise SettingsError([f"a method must be a name or a config with build(network, seed), got {methods!r}"])
     return [methods]
+
+
+def network_options(methods: Methods) -> NetworkOptions:
+    """What all methods together ask of a network before training: its architecture and Adam's betas."""
+    configs: list[Any] = [config for config in method_configs(methods) if hasattr(config, "options")]
+    return merge_options(config.options() for config in configs)
 
 
 def build_intervention(methods: Methods, network: Network, seed: int) -> Chain:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from plasticity.network import HiddenLayer, Network, weight_of
+from plasticity.layers import HiddenLayer, weight_of
+from plasticity.network import Network
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def _transfer(layer: HiddenLayer, mask: Tensor, mean: Tensor | None, activations
     changes = []
     for reader in layer.readers:
         transferred = torch.zeros_like(mask, dtype=layer.weight.dtype)
-        if mean is not None and reader.takes_mean:
+        if mean is not None and layer.takes_mean(reader):
             transferred = mean * mask
             columns = reader.columns(layer.units)  # (*replicas, units, outputs, positions)
             reader.linear.bias += (columns * transferred[..., None, None]).sum((-3, -1))  # type: ignore[operator]
@@ -72,7 +73,7 @@ def _redraw(layer: HiddenLayer, mask: Tensor, fresh: Callable[[HiddenLayer, int]
 
 
 def _renew_norm(layer: HiddenLayer, mask: Tensor) -> None:
-    if layer.norm is not None and layer.norm.elementwise_affine:
+    if layer.norm is not None and layer.norm.weight is not None:
         layer.norm.weight[mask] = 1
         if layer.norm.bias is not None:
             layer.norm.bias[mask] = 0

@@ -96,7 +96,18 @@ def convert(value: Any, hint: Any, name: str) -> Any:
                 return convert(value, option, name)
             except SettingsError:
                 continue
-        return convert(value, options[-1], name)
+        try:
+            return convert(value, options[-1], name)
+        except SettingsError:
+            words = [word for option in options for word in typing.get_args(option) if isinstance(word, str)]
+            if not words:
+                raise
+            others = " or ".join(f'"{word}"' for word in words)
+            raise SettingsError([f"{name} must be a number or {others}, got {value!r}"]) from None
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise SettingsError([unknown(name, value, arguments)])
+        return value
     if origin is tuple:
         return _convert_tuple(value, arguments, name)
     if hint is bool or hint is str:
@@ -143,7 +154,7 @@ def _check_value(value: Any, name: str, within: str | None, choices: tuple[str, 
         raise SettingsError([unknown(name, value, choices)])
     if within is not None:
         for number in value if isinstance(value, tuple) else (value,):
-            if not _inside(number, within):
+            if not isinstance(number, str) and not _inside(number, within):
                 raise SettingsError([f"{name} must be in {within}, got {value}"])
 
 

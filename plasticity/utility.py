@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.network import HiddenLayer
+from plasticity.layers import HiddenLayer
 
 _SMALLEST = 1e-8  # a unit without incoming weights is useless to adapt, not infinitely useful
 

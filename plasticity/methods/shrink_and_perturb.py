@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
-from plasticity.intervention import Every, Intervention, Randomness
+from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -19,21 +19,21 @@ class ShrinkAndPerturbConfig:
 
     shrink: what remains of every weight and bias (a).
     perturb: how much of a fresh draw is added (b); with `noise=gaussian` the standard deviation of the noise.
-    period: gradient steps from one time to the next; 1 is every step.
+    period: gradient steps from one time to the next (1 is every step), or `change`: at every change of the world.
     noise: `fresh` adds weights of a newly drawn network; `gaussian` adds N(0, perturb^2) to weights and biases.
     init: the distribution of the fresh network; `network` is the scale each layer started with.
     """
 
     shrink: float = setting(0.5, within="[0, 1]")
     perturb: float = setting(0.5, within="[0, inf)")
-    period: int = setting(10_000, within="[1, inf)")
+    period: Period = setting(10_000, within="[1, inf)")
     noise: str = setting("fresh", choices=("fresh", "gaussian"))
     init: str = setting("network", choices=INITIALISATIONS)
 
     def __post_init__(self) -> None:
         check(self)
 
-    def build(self, network: Network, seed: int) -> Every:
+    def build(self, network: Network, seed: int) -> Every | OnChange:
         """The intervention for one network."""
         method = ShrinkAndPerturb(
             network,
@@ -43,7 +43,7 @@ class ShrinkAndPerturbConfig:
             init=self.init,
             seed=seed,
         )
-        return Every(self.period, method)
+        return schedule(self.period, method)
 
 
 class ShrinkAndPerturb(nn.Module, Intervention):

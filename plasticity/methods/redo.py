@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Every, Intervention, Randomness
+from plasticity.layers import HiddenLayer
 from plasticity.metrics import dormancy_score
-from plasticity.network import HiddenLayer, Network
+from plasticity.network import Network
 from plasticity.replacement import replace_units
 from plasticity.settings import check, setting
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
-from plasticity.network import HiddenLayer, Network
+from plasticity.layers import HiddenLayer
+from plasticity.network import Network
 from plasticity.replacement import replace_units
 from plasticity.settings import SettingsError, check, from_mapping, setting
 from plasticity.utility import UTILITIES, UnitStatistics
@@ -96,11 +97,12 @@ class ContinualBackprop(nn.Module, Intervention):
     def _warn_of_inexact_transfer(self, layers: Sequence[HiddenLayer]) -> None:
         if not (self.config.mean_transfer and self.config.replacement_rate):
             return
-        names = [layer.name for layer in layers if not all(reader.takes_mean for reader in layer.readers)]
+        names = [layer.name for layer in layers if not all(layer.takes_mean(r) for r in layer.readers)]
         if names:
             warnings.warn(
-                f"mean transfer is left out for readers of layers {', '.join(names)}: a padded convolution or a layer "
-                "without bias cannot take it exactly; mean_transfer=False says so without this warning",
+                f"mean transfer is left out for readers of layers {', '.join(names)}: a padded convolution, a layer "
+                "without bias or a reader of doubled activations cannot take it exactly; mean_transfer=False says so without "
+                "this warning",
                 stacklevel=3,
             )
 

@@ -1,0 +1,1 @@
+"""The published methods, one a file; `plasticity` exports them all."""
