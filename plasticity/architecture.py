@@ -1,4 +1,4 @@
-"""Methods that are a choice of architecture: what they ask of a network, and how one that was just built is given it."""
+"""Choices of architecture: what methods ask of a network, and how one that was just built is given it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def rebuild(root: nn.Module, networks: Iterable[Network], options: NetworkOption
     for network in networks:
         if any(optimizer.state for optimizer in network.optimizers):
             raise ValueError(
-                f"network {network.name!r}: its architecture can change before training only, but its optimizer has state"
+                f"network {network.name!r}: its architecture can change before training only, "
+                "but its optimizer has state"
             )
         for layer in (*network.layers, *network.twins.values()):
             changed = _rebuild_layer(root, layer, options)
@@ -76,7 +77,8 @@ def _rebuild_layer(
     units, odd = divmod(width, copies_of(new))
     if odd:
         raise ValueError(
-            f"{type(new).__name__} puts out two numbers a unit: widths must be even, got {width} in layer {layer.name!r}"
+            f"{type(new).__name__} puts out two numbers a unit, so widths must be even; "
+            f"got {width} in layer {layer.name!r}"
         )
     changed: dict[nn.Parameter, list[nn.Parameter]] = {}
     if units != layer.units:

@@ -101,8 +101,8 @@ class ContinualBackprop(nn.Module, Intervention):
         if names:
             warnings.warn(
                 f"mean transfer is left out for readers of layers {', '.join(names)}: a padded convolution, a layer "
-                "without bias or a reader of doubled activations cannot take it exactly; mean_transfer=False says so without "
-                "this warning",
+                "without bias or a reader of doubled activations cannot take it exactly; mean_transfer=False says so "
+                "without this warning",
                 stacklevel=3,
             )
 
