@@ -43,7 +43,7 @@ def _departures(name: str, settings: dict[str, Any], config: Config) -> list[str
         if value == usual:
             continue
         in_steps = ""
-        if key in GRADIENT_STEP_SETTINGS:
+        if key in GRADIENT_STEP_SETTINGS and not isinstance(value, str):
             in_steps = f" gradient steps, about {value / gradient_steps_per_step(config):,.0f} environment steps"
         lines.append(f"{name}.{key} {_show(value)}{in_steps} (default {_show(usual)})")
     return lines

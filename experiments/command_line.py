@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _main(words: Sequence[str]) -> int:
     from experiments import compose  # not earlier: what it imports takes a second, and a wrong flag should not
 
     if flags.help:
-        print(help_text(compose.available(flags.config_dir)))
+        _print(help_text(compose.available(flags.config_dir)))
         return errors.DONE
     composed = compose.compose(flags.overrides, flags.config_dir)
     from experiments.schema import validate
@@ -83,11 +84,20 @@ def _main(words: Sequence[str]) -> int:
     if composed.errors:
         raise errors.BadInput(composed.errors)
     if flags.cfg:
-        print(compose.to_yaml(config.as_dict()), end="")
+        _print(compose.to_yaml(config.as_dict()).rstrip())
         return errors.DONE
     from experiments.run import Run, train
 
-    return train(Run(config, composed.choices, flags.overrides, ["python", "train.py", *words]))
+    again = [*(f"--config-dir={directory}" for directory in flags.config_dir), *flags.overrides]
+    return train(Run(config, composed.choices, again, ["python", "train.py", *words]))
+
+
+def _print(text: str) -> None:
+    """Print to a reader who may have read enough, as `| head` has."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
 
 
 def help_text(choices: dict[str, dict[str, str]]) -> str:

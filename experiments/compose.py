@@ -61,6 +61,8 @@ def compose(words: Sequence[str], directories: Sequence[Path] = ()) -> Composed:
             raise BadInput(f"--config-dir {directory} is not a folder")
     if faults := faults_in_files((CONFIGS, *directories)):
         raise BadInput(faults)
+    if faults := _shadowing(directories):
+        raise BadInput(faults)
     errors: list[str] = []
     chosen, values = _split(words, available(directories), errors)
     tree, choices = _compose(chosen, directories)
@@ -75,6 +77,17 @@ def compose(words: Sequence[str], directories: Sequence[Path] = ()) -> Composed:
     tree, _ = _compose([*chosen, *_variants(choices, directories), *typed], directories)
     tree.pop("published", None)
     return Composed(tree, choices, tuple(errors))
+
+
+def _shadowing(directories: Sequence[Path]) -> list[str]:
+    """One sentence for each file of the user's whose choice is built in: Hydra would quietly take the built-in one."""
+    return [
+        f"{path}: {group}={path.stem} is built in; give the file another name"
+        for group in GROUPS
+        for directory in directories
+        for path in sorted((directory / group).glob("*.yaml"))
+        if (CONFIGS / group / path.name).is_file()
+    ]
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:
@@ -143,7 +156,7 @@ def _compose(words: Sequence[str], directories: Sequence[Path]) -> tuple[dict[st
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose("config", [*search, *words], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise BadInput(str(error).strip().splitlines()[0] if str(error) else repr(error.__cause__)) from error
+        raise BadInput(_sentence(error)) from error
     runtime = composed.hydra.runtime.choices
     names = {group: runtime.get(group) for group in GROUPS}
     if names["plasticity"] is None:  # Hydra leaves a choice of several out of its record
@@ -197,3 +210,9 @@ def _method_not_chosen(
         f"settings under {', '.join(f'plasticity.{name}' for name in methods) or 'nothing'}"
     )
     return True
+
+
+def _sentence(error: BaseException) -> str:
+    """Hydra's first line, and what it was caused by, in plain words."""
+    lines = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
+    return ": ".join(lines).replace("DictConfig", "a mapping").replace("ListConfig", "a list") or repr(error)

@@ -38,6 +38,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+CHARACTERS = 120  # of a label, side by side across the picture
 MOST_LABELS = 16  # more regimes than this are marked by lines alone
 
 
@@ -112,9 +113,10 @@ def _labels(axis: Axes, regimes: Sequence[Regime], steps: int) -> None:
     ends = [*(regime.start for regime in regimes[1:]), steps]
     one = all(len(regime.values) == 1 for regime in regimes)
     for place, (regime, end) in enumerate(zip(regimes, ends, strict=True)):
-        words = [
-            f"{name} {value:.3g}" if not (one and place) else f"{value:.3g}" for name, value in regime.values.items()
-        ]
+        named = [f"{name} {value:.3g}" for name, value in regime.values.items()]
+        bare = [f"{value:.3g}" for value in regime.values.values()]
+        room = CHARACTERS * (end - regime.start) / max(steps, 1)
+        words = bare if one and place else next((w for w in (named, bare) if max(map(len, w)) <= room), [])
         axis.annotate(
             "\n".join(words),
             ((regime.start + end) / 2, 1.0),

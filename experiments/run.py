@@ -33,7 +33,7 @@ from experiments.tensorboard import RunPage, make_logger
 class Run:
     """A configuration and how it was asked for.
 
-    choices: group -> names chosen; words: the overrides typed; command: the whole command line.
+    choices: group -> names chosen; words: what was typed, to be typed again; command: the whole command line.
     """
 
     config: Config
@@ -69,7 +69,6 @@ def train(run: Run, console: Console | None = None) -> int:
         return errors.DONE
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    announce(config, folder, console)
     env = make_vec_env(config)
     try:
         model = _model(config, env)
@@ -77,6 +76,7 @@ def train(run: Run, console: Console | None = None) -> int:
             files.create(folder, config, run.command)
         except OSError as error:
             raise errors.BadInput(f"the run folder {folder} cannot be made: {error}") from error
+        announce(config, folder, console)
         return _learn(run, model, console)
     finally:
         _close(env)
@@ -142,7 +142,7 @@ def _flush(model: BaseAlgorithm) -> None:
 
 def _explained(error: Exception, model: BaseAlgorithm, folder: Path) -> errors.RunError:
     """The failure in one sentence, with the exit code of its kind."""
-    sentence = textwrap.shorten(f"{type(error).__name__}: {error}", 240)
+    sentence = textwrap.shorten(f"{type(error).__name__}: {error or 'a worker process died'}", 240)
     where = f"after {model.num_timesteps:,} steps (traceback in {folder / files.ERROR_LOG})"
     finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.policy.parameters())
     if not finite or "to satisfy the constraint" in str(error):  # what torch's distributions say to NaN and infinity

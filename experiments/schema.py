@@ -138,8 +138,15 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        errors = []
         if not isinstance(self.notes, Mapping):
-            raise SettingsError([f"notes must be a mapping of titles to text, got {self.notes!r}"])
+            errors.append(f"notes must be a mapping of titles to text, got {self.notes!r}")
+        if self.dir is not None and not self.dir.strip():
+            errors.append(f"dir must name a folder, got {self.dir!r}")
+        if self.name is not None and not re.search(r"[A-Za-z0-9]", self.name):
+            errors.append(f"name must have a letter or a digit, got {self.name!r}")
+        if errors:
+            raise SettingsError(errors)
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     logging = _read(LoggingSettings, parts["logging"], "logging", errors)
     scalars = _read(_Scalars, {k: tree[k] for k in _Scalars.__dataclass_fields__ if k in tree}, "", errors)
     if agent is not None and env is not None:
-        errors += _between_sections(agent, env)
+        errors += _between_sections(agent, env, methods)
     if errors or agent is None or env is None or run is None or logging is None or scalars is None:
         raise BadInput(dict.fromkeys(errors))
     return Config(agent, env, methods, scalars.total_steps, scalars.seed, scalars.device, run, logging)
@@ -264,7 +271,9 @@ def _methods(section: Mapping[str, Any], errors: list[str]) -> dict[str, dict[st
     return methods
 
 
-def _between_sections(agent: PPOSettings | SACSettings, env: EnvSettings) -> Iterator[str]:
+def _between_sections(agent: PPOSettings | SACSettings, env: EnvSettings, methods: Mapping[str, Any]) -> Iterator[str]:
+    if methods and agent.policy == "MlpPolicy" and not agent.net_arch:
+        yield f"agent.net_arch must name at least one hidden layer for {', '.join(methods)} to act on, got []"
     if isinstance(agent, PPOSettings):
         rollout = agent.n_steps * env.n_envs
         if agent.batch_size > rollout:

@@ -66,6 +66,10 @@ EXACT = [
     (["agent=sac", "env=ns_cartpole"], "agent=sac needs continuous actions, NSCartPole-v1 has Discrete(2)"),
     (["agent.policy=CnnPolicy"], "agent.policy=CnnPolicy needs images"),
     (["plasticity=none", "plasticity.cbp.maturity=5"], 'the method "cbp" is not chosen (plasticity=none)'),
+    (["run.dir="], "run.dir must name a folder, got ''"),
+    (["run.name=..."], "run.name must have a letter or a digit, got '...'"),
+    (["agent.net_arch=[]"], "agent.net_arch must name at least one hidden layer for cbp to act on, got []"),
+    (["env=gym", "env.id=Pendulum-v1", "env.changes={target: gravity}"], "Cannot merge a mapping with a list"),
 ]
 NEAREST = [
     (["agent.gama=0.9"], 'agent: unknown setting "gama"', "gamma"),
@@ -265,3 +269,22 @@ def test_a_clash_ends_the_command_with_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith('error: the installed distribution "stranger" also provides')
     assert done.stderr.count("\n") == 1
+
+
+def test_a_file_of_the_users_with_the_name_of_a_built_in_choice_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "plasticity").mkdir(parents=True)
+    (tmp_path / "mine" / "plasticity" / "cbp.yaml").write_text("cbp: {}\n")
+    outcome = command("--config-dir", "mine")
+    assert outcome.code == 2
+    assert outcome.errors == ["error: mine/plasticity/cbp.yaml: plasticity=cbp is built in; give the file another name"]
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
