@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from envs import TASKS, NonStationary, parse_changes
 from experiments.schema import Config, EnvSettings
+from experiments.stop import ignore_interrupts
 
 Env = gym.Env[Any, Any]
 
@@ -37,8 +38,14 @@ def make_env(settings: EnvSettings) -> Env:
 
 def make_vec_env(config: Config) -> VecEnv:
     """`env.n_envs` copies; copy i is seeded with seed + i when the model is built."""
-    makers = [partial(make_env, config.env) for _ in range(config.env.n_envs)]
-    return SubprocVecEnv(list(makers)) if config.env.vector == "subproc" else DummyVecEnv(list(makers))
+    if config.env.vector == "subproc":
+        return SubprocVecEnv([partial(_make_env_in_worker, config.env) for _ in range(config.env.n_envs)])
+    return DummyVecEnv([partial(make_env, config.env) for _ in range(config.env.n_envs)])
+
+
+def _make_env_in_worker(settings: EnvSettings) -> Env:
+    ignore_interrupts()
+    return make_env(settings)
 
 
 def environment_faults(config: Config) -> list[str]:

@@ -26,6 +26,7 @@ from experiments.episodes import EpisodeRecorder
 from experiments.plot import plot_run
 from experiments.progress import ProgressBar
 from experiments.schema import Config
+from experiments.stop import StopOnSignal
 from experiments.tensorboard import RunPage, make_logger
 
 
@@ -101,7 +102,10 @@ def _learn(run: Run, model: BaseAlgorithm, console: Console) -> int:
     interval = 1 if config.agent.algorithm == "ppo" else config.env.n_envs
     status, code = "finished", errors.DONE
     try:
-        model.learn(planned, callback=callbacks, log_interval=interval)
+        with StopOnSignal() as stop:
+            model.learn(planned, callback=[stop, callbacks], log_interval=interval)
+        if stop.signal is not None:
+            status, code = "stopped", 128 + stop.signal
     except KeyboardInterrupt:
         status, code = "stopped", errors.INTERRUPTED
     except Exception as error:
@@ -142,7 +146,7 @@ def _flush(model: BaseAlgorithm) -> None:
 
 def _explained(error: Exception, model: BaseAlgorithm, folder: Path) -> errors.RunError:
     """The failure in one sentence, with the exit code of its kind."""
-    sentence = textwrap.shorten(f"{type(error).__name__}: {error or 'a worker process died'}", 240)
+    sentence = textwrap.shorten(f"{type(error).__name__}: {str(error) or 'a worker process died'}", 240)
     where = f"after {model.num_timesteps:,} steps (traceback in {folder / files.ERROR_LOG})"
     finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.policy.parameters())
     if not finite or "to satisfy the constraint" in str(error):  # what torch's distributions say to NaN and infinity

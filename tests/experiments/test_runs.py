@@ -273,7 +273,8 @@ def test_networks_that_are_no_longer_finite_are_exit_3(command: Callable[..., Ou
     assert len(outcome.err) < 500
 
 
-def test_an_interrupted_run_saves_its_model_and_exits_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_stopped_by_a_signal_saves_its_model(number: signal.Signals, code: int, tmp_path: Path) -> None:
     words = [*PPO_WORDS, "total_steps=2_000_000", "run.dir=run"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words],
@@ -287,9 +288,9 @@ def test_an_interrupted_run_saves_its_model_and_exits_130(tmp_path: Path) -> Non
     progress = tmp_path / "run" / files.PROGRESS
     while time.monotonic() < deadline and not (progress.is_file() and progress.read_text().count("\n") > 4):
         time.sleep(0.2)  # in the midst of training, not of its first imports
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert "stopped after" in out
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["status"] == "stopped"
