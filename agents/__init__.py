@@ -4,11 +4,16 @@ from agents import PPO, PlasticityMonitor, RegimeClock
 
 model = PPO("MlpPolicy", env, plasticity={"cbp": {"replacement_rate": 1e-4, "maturity": 1000}}, seed=0)
 model.learn(100_000, callback=[RegimeClock(), PlasticityMonitor()])
+
+Other algorithms of SB3 and sb3-contrib: `plastic(TD3)("MlpPolicy", env, plasticity="cbp")`, or `add_plasticity(model)`.
 """
 
+from agents.alarms import Alarms
 from agents.clock import RegimeClock, target_values
+from agents.extractors import extractor_modules
 from agents.monitor import PlasticityMonitor
-from agents.networks import actor_critic_networks, extractor_modules, sac_networks
+from agents.networks import policy_networks
+from agents.plastic import add_plasticity, plastic
 from agents.policies import (
     PlasticActorCriticCnnPolicy,
     PlasticActorCriticPolicy,
@@ -22,6 +27,7 @@ from agents.sac import SAC
 __all__ = [
     "PPO",
     "SAC",
+    "Alarms",
     "PlasticActorCriticCnnPolicy",
     "PlasticActorCriticPolicy",
     "PlasticPolicy",
@@ -29,8 +35,9 @@ __all__ = [
     "PlasticSACPolicy",
     "PlasticityMonitor",
     "RegimeClock",
-    "actor_critic_networks",
+    "add_plasticity",
     "extractor_modules",
-    "sac_networks",
+    "plastic",
+    "policy_networks",
     "target_values",
 ]

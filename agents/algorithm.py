@@ -6,18 +6,20 @@ import io
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
+from stable_baselines3.common.policies import BasePolicy
 
-from agents.policies import PlasticPolicy
+from agents.policies import PlasticPolicy, plastic_policy
+from plasticity import UnitAdam
 from plasticity.registry import Methods, method_configs
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm as _Base
 else:
-    _Base = object
-
+    # the base of BaseAlgorithm, so that objects are laid out alike and a stock model can become one of ours
+    from abc import ABC as _Base
 Self = TypeVar("Self", bound="PlasticAlgorithm")
 
 
@@ -30,17 +32,25 @@ class PlasticAlgorithm(_Base):
     All other arguments are SB3's own. Methods draw from streams of their own that derive from `seed`.
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        aliases = {name: stock for name, stock in cls.policy_aliases.items() if not name.startswith("MultiInput")}
+        cls.policy_aliases = {name: plastic_policy(stock) for name, stock in aliases.items()}
+
     def __init__(self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, **kwargs: Any):
         method_configs(plasticity)  # bad settings are found before anything is built
         policy_kwargs = dict(kwargs.pop("policy_kwargs", None) or {})
         if plasticity is not None:
             policy_kwargs["plasticity"] = plasticity
         seed = kwargs.get("seed")
-        policy_kwargs.setdefault("plasticity_seed", int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+        policy_kwargs.setdefault("plasticity_seed", random_seed() if seed is None else seed)
+        self._optimizer_is_chosen = "optimizer_class" in policy_kwargs
         super().__init__(policy, env, *args, **kwargs | {"policy_kwargs": policy_kwargs})
 
     def _get_policy_from_name(self, policy_name: str) -> Any:
-        if policy_name == "MultiInputPolicy":
+        if policy_name.startswith("MultiInput"):
             raise ValueError(
                 f"{type(self).__name__} has no policy for dictionary observations yet; flatten them, as "
                 "gymnasium.wrappers.FlattenObservation does"
@@ -57,6 +67,8 @@ class PlasticAlgorithm(_Base):
                 f"agents.PlasticPolicy, got {self.policy_class.__name__}; to go on from a stock SB3 checkpoint, build "
                 "a new agent and call warm_start(path)"
             )
+        if not self._optimizer_is_chosen and self.policy_kwargs.get("optimizer_class") is torch.optim.Adam:
+            self.policy_kwargs["optimizer_class"] = UnitAdam  # QR-DQN names Adam itself, to give it another eps
         super()._setup_model()  # type: ignore[safe-super]
 
     def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
@@ -81,6 +93,11 @@ class PlasticAlgorithm(_Base):
                 if f"{owner}.optimizer" in states:
                     _load_moments(getattr(self, owner).optimizer, states[f"{owner}.optimizer"])
         return self
+
+
+def random_seed() -> int:
+    """A seed that no global stream knows of."""
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.sac.policies import CnnPolicy as SACCnnPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
-from agents.networks import actor_critic_networks, sac_networks
-from plasticity import INITIALISATIONS, Network, SettingsError, StepMetrics, UnitAdam, attach, initialise
+from agents.networks import family_of, policy_networks
+from agents.optimizers import become_unit_adam, set_betas
+from plasticity import (
+    INITIALISATIONS,
+    Chain,
+    Intervention,
+    Network,
+    SettingsError,
+    StepMetrics,
+    UnitAdam,
+    attach,
+    initialise,
+    network_options,
+    rebuild,
+)
 from plasticity.registry import Methods, build_intervention
 from plasticity.settings import unknown
 
@@ -32,12 +45,11 @@ class PlasticPolicy(_Base):
     plasticity: the methods, as `plasticity.method_configs` takes them.
     plasticity_seed: of the methods' own random streams; each network has a stream of its own.
     init: draw all weights anew: `lecun`, `kaiming`, `xavier` or `default`; None keeps SB3's initialisation.
-    target_critic: SAC's target critics `leave` replaced units to Polyak averaging, or `sync` to the same replacement.
-    optimizer_class: `UnitAdam`, which equals Adam until a unit is reset. Its eps is SB3's own for the algorithm (1e-5
-        for PPO, 1e-8 for SAC), also where other optimizer_kwargs are given (SB3 would drop it then).
+    target_critic: target networks `leave` replaced units to Polyak averaging, or `sync` to the same replacement.
+    optimizer_class: `UnitAdam`, which equals Adam until a unit is reset. What optimizer_kwargs leave out is as SB3 has
+        it for the policy: eps 1e-5 for PPO, 1e-8 for SAC (SB3 drops the former where any optimizer_kwargs are given).
     """
 
-    adam_eps = 1e-8
     networks: dict[str, Network]
     step_metrics: dict[str, StepMetrics]
     plasticity: nn.ModuleDict
@@ -58,56 +70,87 @@ class PlasticPolicy(_Base):
             raise SettingsError([unknown("init", init, allowed)])
         if target_critic not in ("leave", "sync"):
             raise SettingsError([unknown("target_critic", target_critic, ["leave", "sync"])])
+        if optimizer_class is UnitAdam:  # take the settings that this policy gives to Adam by default
+            super().__init__(*args, **kwargs)
+        else:
+            super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)
+        adam = (optimizer_kwargs or {}) if optimizer_class is UnitAdam else None
+        self.make_plastic(plasticity, plasticity_seed, adam, init, target_critic)
+
+    def make_plastic(
+        self,
+        plasticity: Methods,
+        seed: int,
+        adam: dict[str, Any] | None,
+        init: str | None = None,
+        target_critic: str = "leave",
+    ) -> None:
+        """Give the networks what the methods ask of them, and attach the methods.
+
+        adam: settings of the UnitAdam that takes the place of Adam; None leaves the optimizers. The rest is as in the
+            constructor.
+        """
         self._plastic_parameters: dict[str, Any] = {
             "plasticity": plasticity,
-            "plasticity_seed": plasticity_seed,
+            "plasticity_seed": seed,
             "init": init,
             "target_critic": target_critic,
         }
-        if optimizer_class is UnitAdam:
-            optimizer_kwargs = {"eps": self.adam_eps, **(optimizer_kwargs or {})}
-        super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)  # type: ignore[misc]
+        options = network_options(plasticity)
+        if options.rebuild:
+            drafts = self.describe().values()
+            rebuild(self, drafts, options)
+            for network in drafts:
+                network.close()
+        if adam is not None:
+            become_unit_adam(self, **adam)
+        if options.betas is not None:
+            set_betas(self, options.betas)
         self.networks = self.describe()
-        if self._plastic_parameters["init"] is not None:
-            self._initialise(self._plastic_parameters["init"])
+        if init is not None:
+            self._initialise(init)
         self.plasticity = nn.ModuleDict()
         self.step_metrics = {}
         for name, network in self.networks.items():
-            network.sync_twins = self._plastic_parameters["target_critic"] == "sync"
+            network.sync_twins = target_critic == "sync"
             self.step_metrics[name] = StepMetrics()
             attach(self.step_metrics[name], network)  # first: it sees the optimizer's own step
-            intervention = build_intervention(
-                self._plastic_parameters["plasticity"], network, self._plastic_parameters["plasticity_seed"]
-            )
-            self.plasticity[name] = intervention
-            attach(intervention, network)
+            methods = build_intervention(plasticity, network, seed)
+            self.plasticity[name] = methods
+            attach(_OwnPasses(methods), network)
 
     def _initialise(self, init: str) -> None:
         for network in self.networks.values():
             activations = {layer.linear: layer.activation for layer in network.layers}
             for linear in network.linears:
                 initialise(linear, init, activations.get(linear))
+        for name, target in self.named_children():
+            if name.endswith("_target"):
+                target.load_state_dict(getattr(self, name.removesuffix("_target")).state_dict())
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self._plastic_parameters
 
+    def named_parameters(self, prefix: str = "", *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """The policy's own: SB3 differentiates and clips what is here, and what methods hold is not for that."""
+        own = f"{prefix}.plasticity." if prefix else "plasticity."
+        every = super().named_parameters(prefix, *args, **kwargs)
+        return ((name, parameter) for name, parameter in every if not name.startswith(own))
+
     def describe(self) -> dict[str, Network]:
         """The policy's networks by name."""
-        raise NotImplementedError
+        return policy_networks(self)
 
     def forward_networks(self, observations: Tensor, actions: Tensor | None) -> None:
         """One forward pass through every network."""
-        raise NotImplementedError
+        family_of(self).forward(self, observations, actions)
 
     @torch.no_grad()
     def activations(self, observations: Tensor, actions: Tensor | None = None) -> dict[str, dict[str, Tensor]]:
         """What every hidden layer puts out on a batch: [network][layer] -> (batch, units) or (batch, channels, ...).
 
         In evaluation mode, without gradients and without touching what the methods record or any random stream.
-        actions: (batch, action_dim), as the critics of SAC need them.
+        actions: (batch, action_dim), as critics that read them need (SAC, TD3).
         """
         training = self.training
         self.set_training_mode(False)
@@ -121,42 +164,55 @@ class PlasticPolicy(_Base):
 
 
 class PlasticActorCriticPolicy(PlasticPolicy, ActorCriticPolicy):
-    """SB3's actor-critic MLP policy (PPO, A2C) with plasticity; networks `pi` and `vf`."""
-
-    adam_eps = 1e-5
-
-    def describe(self) -> dict[str, Network]:
-        return actor_critic_networks(self)
-
-    def forward_networks(self, observations: Tensor, actions: Tensor | None) -> None:
-        features = self.extract_features(observations)
-        if isinstance(features, tuple):
-            self.mlp_extractor.forward_actor(features[0])
-            self.mlp_extractor.forward_critic(features[1])
-        else:
-            self.mlp_extractor(features)
+    """SB3's actor-critic MLP policy (PPO, A2C, TRPO) with plasticity; networks `pi` and `vf`."""
 
 
-class PlasticActorCriticCnnPolicy(PlasticActorCriticPolicy, ActorCriticCnnPolicy):
+class PlasticActorCriticCnnPolicy(PlasticPolicy, ActorCriticCnnPolicy):
     """SB3's actor-critic CNN policy with plasticity; network `features`, and `pi`, `vf` if they have hidden layers."""
 
 
 class PlasticSACPolicy(PlasticPolicy, SACPolicy):
     """SB3's SAC policy with plasticity; networks `actor`, `qf0`, `qf1`, ..."""
 
-    def describe(self) -> dict[str, Network]:
-        return sac_networks(self)
 
-    def _initialise(self, init: str) -> None:
-        super()._initialise(init)
-        self.critic_target.load_state_dict(self.critic.state_dict())
-
-    def forward_networks(self, observations: Tensor, actions: Tensor | None) -> None:
-        if actions is None:
-            raise ValueError("the critics of SAC need actions as well as observations")
-        self.actor.get_action_dist_params(observations)
-        self.critic(observations, actions)
-
-
-class PlasticSACCnnPolicy(PlasticSACPolicy, SACCnnPolicy):
+class PlasticSACCnnPolicy(PlasticPolicy, SACCnnPolicy):
     """SB3's SAC policy for images with plasticity; also a network `qf_features`."""
+
+
+def plastic_policy(policy: type[BasePolicy]) -> type[Any]:
+    """The class of an SB3 policy with plasticity: one of those above, or one made of it and `PlasticPolicy`."""
+    return policy if issubclass(policy, PlasticPolicy) else with_mixin(PlasticPolicy, policy)
+
+
+def with_mixin(mixin: type[Any], stock: type[Any]) -> type[Any]:
+    """The class of ours that is `mixin` and `stock`, made where there is none yet.
+
+    A class that was made here is saved with an agent as what it is made of, and so loads anywhere.
+    """
+    for made in mixin.__subclasses__():
+        if made.__bases__ == (mixin, stock) and made.__module__.startswith("agents."):
+            return made
+    text = f"`{stock.__module__}.{stock.__qualname__}` with plasticity."
+    return type(f"Plastic{stock.__name__}", (mixin, stock), {"__doc__": text, "__module__": mixin.__module__})
+
+
+class _OwnPasses(Intervention):
+    """A network's methods, at the steps that follow a gradient pass through it.
+
+    TRPO changes the policy once in an update, by a line search; the optimizer's steps after it train the critic alone.
+    """
+
+    def __init__(self, methods: Chain):
+        self.methods = methods
+        self.last: dict[str, Tensor] = {}
+        self.acts = False
+
+    def before_step(self, network: Network) -> None:
+        self.acts = not self.last or any(self.last[name] is not h for name, h in network.activations.items())
+        if self.acts:
+            self.last = dict(network.activations)
+            self.methods.before_step(network)
+
+    def after_step(self, network: Network) -> None:
+        if self.acts:
+            self.methods.after_step(network)

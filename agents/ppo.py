@@ -5,10 +5,7 @@ from __future__ import annotations
 import stable_baselines3
 
 from agents.algorithm import PlasticAlgorithm
-from agents.policies import PlasticActorCriticCnnPolicy, PlasticActorCriticPolicy
 
 
 class PPO(PlasticAlgorithm, stable_baselines3.PPO):
     """SB3's PPO whose policy and value networks keep their plasticity: `PPO("MlpPolicy", env, plasticity="cbp")`."""
-
-    policy_aliases = {"MlpPolicy": PlasticActorCriticPolicy, "CnnPolicy": PlasticActorCriticCnnPolicy}  # noqa: RUF012

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stable_baselines3
 
 from agents.algorithm import PlasticAlgorithm
-from agents.policies import PlasticSACCnnPolicy, PlasticSACPolicy
 
 
 class SAC(PlasticAlgorithm, stable_baselines3.SAC):
@@ -14,5 +13,3 @@ class SAC(PlasticAlgorithm, stable_baselines3.SAC):
     Rates and maturities count gradient steps: SAC makes one for each environment step by default, so `maturity=10_000`
     means 10,000 environment steps, where the published PPO needs about 128,000 for as many.
     """
-
-    policy_aliases = {"MlpPolicy": PlasticSACPolicy, "CnnPolicy": PlasticSACCnnPolicy}  # noqa: RUF012

@@ -32,6 +32,10 @@ EXAMPLES = (
         """env.changes='[{target: gravity, when: "every:5e4", to: "uniform:0.5,1.5"}]'""",
         "any Gymnasium environment, made non-stationary",
     ),
+    (
+        "python train.py logging.probe_every=10 logging.landscape=true logging.histograms=true",
+        "measure plasticity more closely: logging.* never changes what is learned",
+    ),
     ("python train.py --cfg job agent=sac", "show the resolved configuration, run nothing"),
 )
 FLAGS = (

@@ -30,6 +30,7 @@ from plasticity.settings import unknown
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = ("agent", "env", "plasticity", "experiment")
+BENCHMARKS = ("slowly_changing_regression", "label_permutation")  # modules beside this one
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _split(
 
 def _checked_choice(group: str, value: Any, known: Mapping[str, str], errors: list[str]) -> list[str]:
     names = value if isinstance(value, list) else [value]
-    faults = [unknown(group, name, known) for name in names if name not in known]
+    faults = [_unknown_choice(group, name, known) for name in names if name not in known]
     if not names:
         faults.append(
             f"{group} must name a choice, such as {group}={'none' if group == 'plasticity' else next(iter(known))}"
@@ -147,6 +148,12 @@ def _checked_choice(group: str, value: Any, known: Mapping[str, str], errors: li
         near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
         return [f"{group}={near[0]}"] if near else []
     return [f"{group}=[{','.join(names)}]" if isinstance(value, list) else f"{group}={value}"]
+
+
+def _unknown_choice(group: str, name: Any, known: Mapping[str, str]) -> str:
+    if group == "experiment" and name in BENCHMARKS:
+        return f"experiment={name} trains no agent and is a script of its own: python -m experiments.{name}"
+    return unknown(group, name, known)
 
 
 def _compose(words: Sequence[str], directories: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:

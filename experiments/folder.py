@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from experiments.errors import BadInput
 from experiments.schema import Config
@@ -25,7 +26,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 CONFIG, COMMAND, VERSIONS, RESULT = "config.yaml", "command.txt", "versions.json", "result.json"
 PROGRESS, EPISODES, REGIMES = "progress.csv", "episodes.csv", "regimes.csv"
 MODEL, PICTURE, SUMMARY, ERROR_LOG = "model.zip", "summary.png", "summary.txt", "error.log"
-FILES = (CONFIG, COMMAND, VERSIONS, RESULT, PROGRESS, EPISODES, REGIMES, MODEL, PICTURE, SUMMARY, ERROR_LOG)
+PROBE, ALARMS = "probe.pt", "alarms.txt"
+TABLES = (PROGRESS, EPISODES, REGIMES)
+FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
 PACKAGES = ("pliant-rl", "torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "hydra-core", "tensorboard")
 
 
@@ -87,6 +90,19 @@ def create(folder: Path, config: Config, command: Sequence[str]) -> None:
     (folder / CONFIG).write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), "utf-8")
     (folder / COMMAND).write_text(shlex.join(command) + "\n", "utf-8")
     (folder / VERSIONS).write_text(json.dumps(_versions(), indent=2) + "\n", "utf-8")
+
+
+def write_probe(folder: Path, batch: tuple[Tensor, Tensor | None]) -> None:
+    """Keep the batch that plasticity was measured on: observations, and actions where critics need them."""
+    torch.save(
+        {"observations": batch[0].cpu(), "actions": None if batch[1] is None else batch[1].cpu()}, folder / PROBE
+    )
+
+
+def read_probe(folder: Path) -> tuple[Tensor, Tensor | None]:
+    """The batch that `write_probe` kept; reads tensors only, so a stranger's file can do no harm."""
+    found = torch.load(folder / PROBE, "cpu", weights_only=True)
+    return found["observations"], found["actions"]
 
 
 def finish(folder: Path, status: str, steps: int, config: Config) -> None:

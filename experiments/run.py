@@ -19,13 +19,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents import PlasticityMonitor, RegimeClock
 from experiments import errors, summary
 from experiments import folder as files
+from experiments.alarm_log import AlarmLog
 from experiments.announce import announce
 from experiments.build import build_model, device_faults, planned_steps
 from experiments.environment import environment_faults, make_vec_env
 from experiments.episodes import EpisodeRecorder
 from experiments.plot import plot_run
 from experiments.progress import ProgressBar
-from experiments.schema import Config
+from experiments.schema import Config, LoggingSettings
 from experiments.stop import StopOnSignal
 from experiments.tensorboard import RunPage, make_logger
 
@@ -96,8 +97,9 @@ def _learn(run: Run, model: BaseAlgorithm, console: Console) -> int:
     model.set_logger(make_logger(folder, config.logging.tensorboard))
     recorder = EpisodeRecorder(folder / files.EPISODES)
     bar = ProgressBar(planned, console)
-    monitor = PlasticityMonitor(every=config.logging.monitor_every)
-    callbacks = CallbackList([RegimeClock(), monitor, RunPage(config), recorder, bar])
+    monitor = plasticity_monitor(config.logging)
+    alarms = AlarmLog(monitor, folder / files.ALARMS, console)
+    callbacks = CallbackList([RegimeClock(), monitor, alarms, RunPage(config), recorder, bar])
     # SAC writes a row whenever this many episodes ended; copies in step then share a row instead of repeating its step
     interval = 1 if config.agent.algorithm == "ppo" else config.env.n_envs
     status, code = "finished", errors.DONE
@@ -117,11 +119,26 @@ def _learn(run: Run, model: BaseAlgorithm, console: Console) -> int:
         recorder.close()
         _flush(model)
         model.logger.close()
-    _conclude(run, model, recorder, status, console)
+    if monitor.probe is not None:
+        files.write_probe(folder, monitor.probe)
+    _conclude(run, model, recorder, alarms, status, console)
     return code
 
 
-def _conclude(run: Run, model: BaseAlgorithm, recorder: EpisodeRecorder, status: str, console: Console) -> None:
+def plasticity_monitor(settings: LoggingSettings) -> PlasticityMonitor:
+    """What measures plasticity as these settings say."""
+    return PlasticityMonitor(
+        every=settings.monitor_every,
+        probe_every=settings.probe_every,
+        landscape=settings.landscape,
+        histograms=settings.histograms,
+        alarms=settings.alarms,
+    )
+
+
+def _conclude(
+    run: Run, model: BaseAlgorithm, recorder: EpisodeRecorder, alarms: AlarmLog, status: str, console: Console
+) -> None:
     """Save the model, then the tables and the picture made from what was written."""
     folder, steps = run.folder, model.num_timesteps
     model.save(folder / files.MODEL)
@@ -133,7 +150,8 @@ def _conclude(run: Run, model: BaseAlgorithm, recorder: EpisodeRecorder, status:
     plot_run(folder, folder / files.PICTURE, regimes, steps, f"{title}, seed {run.config.seed}")
     files.finish(folder, status, steps, run.config)
     commands = summary.next_commands(folder, run.choices, run.words, run.config.seed)
-    summary.render(folder, summary.parts(folder, regimes, f"{status} after {steps:,} steps", commands), console)
+    ended = f"{status} after {steps:,} steps"
+    summary.render(folder, summary.parts(folder, regimes, ended, commands, alarms.summary()), console)
 
 
 def _flush(model: BaseAlgorithm) -> None:

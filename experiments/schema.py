@@ -151,13 +151,25 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class LoggingSettings:
-    """monitor_every: steps between plasticity measurements; None: every rollout (PPO), every 1000 steps (SAC)."""
+    """What is measured and written; none of it changes what is learned. See `agents.PlasticityMonitor`.
+
+    monitor_every: steps between plasticity measurements; None: every rollout (PPO), every 1000 steps (SAC).
+    probe_every: measurements from one plasticity probe to the next, and one after each change; None: never.
+    landscape: also gradient rank, kernel rank and curvature; histograms: also of the units' age and utility.
+    alarms: say when a layer loses plasticity, at once and in the summary.
+    """
 
     monitor_every: int | None = setting(None, within="[1, inf)")
+    probe_every: int | None = setting(None, within="[1, inf)")
+    landscape: bool = False
+    histograms: bool = False
+    alarms: bool = True
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
         check(self)
+        if self.histograms and not self.tensorboard:
+            raise SettingsError(["histograms can only be seen in TensorBoard: they need tensorboard true, got false"])
 
 
 @dataclass(frozen=True)

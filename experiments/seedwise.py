@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from plasticity import HiddenLayer, Intervention, MethodConfig, Network, Randomness, Reader, attach, uniform_bound
+from plasticity import HiddenLayer, Network, Randomness, Reader, uniform_bound
 
 EXPERIMENT = "slowly_changing_regression"  # part of the name of every random stream
 
@@ -27,84 +27,76 @@ class SeedwiseLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(seeds, outputs, inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(seeds, outputs), requires_grad=False)
+        # at this size making a view takes as long as using it
+        self._bias_column = self.bias.unsqueeze(-1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(seeds, inputs) -> (seeds, outputs)."""
-        return torch.baddbmm(self.bias.unsqueeze(-1), self.weight, inputs.unsqueeze(-1)).squeeze(-1)
+        """(seeds, inputs, 1) -> (seeds, outputs, 1)."""
+        return torch.baddbmm(self._bias_column, self.weight, inputs)
 
     def backward(self, inputs: Tensor, gradient: Tensor) -> None:
-        """Set the gradients of weight and bias; `gradient`: (seeds, outputs), of the loss by what `forward` gave."""
-        self.weight.grad = gradient.unsqueeze(-1) * inputs.unsqueeze(-2)
-        self.bias.grad = gradient
+        """Set the gradients of weight and bias.
+
+        inputs: (seeds, 1, inputs). gradient: (seeds, outputs, 1), of the loss by what `forward` gave.
+        """
+        self.weight.grad = gradient * inputs
+        self.bias.grad = gradient.squeeze(-1)
+
+
+def _relu_slope(gradient: Tensor, hidden: Tensor) -> Tensor:
+    return gradient * (hidden > 0)
+
+
+def _tanh_slope(gradient: Tensor, hidden: Tensor) -> Tensor:
+    return gradient * (1 - hidden * hidden)
+
+
+SLOPES: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {nn.ReLU: _relu_slope, nn.Tanh: _tanh_slope}
 
 
 class Learners(nn.Module):
-    """One learner for each seed: inputs, a hidden layer of ReLU units (or none: a linear learner), one output.
+    """One learner for each seed: inputs, a hidden layer of ReLU or tanh units (or none: a linear learner), one output.
 
-    Biases start at 0, weights uniform on +-sqrt(2) sqrt(3 / inputs), those of the output on +-sqrt(3 / its inputs).
+    Biases start at 0, weights uniform on +-gain sqrt(3 / inputs), those of the output on +-sqrt(3 / its inputs); the
+    gain is sqrt(2) for ReLU, 5/3 for tanh.
     """
 
-    def __init__(self, seeds: Sequence[int], inputs: int, units: int):
+    def __init__(self, seeds: Sequence[int], inputs: int, units: int, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
         self.hidden = SeedwiseLinear(len(seeds), inputs, units) if units else None
-        self.activation = nn.ReLU()
+        self.activation, self._slope = activation(), SLOPES[activation]
         self.output = SeedwiseLinear(len(seeds), units or inputs, 1)
         draws = [Randomness(seed, EXPERIMENT, "learner") for seed in seeds]
-        for layer, activation in ((self.hidden, self.activation), (self.output, None)):
+        for layer, function in ((self.hidden, self.activation), (self.output, None)):
             if layer is not None:
-                bound = uniform_bound(layer, "kaiming", activation)
+                bound = uniform_bound(layer, "kaiming", function)
                 layer.weight.copy_(torch.stack([draw.uniform(*layer.weight.shape[1:], bound=bound) for draw in draws]))
+        self._readout = self.output.weight.transpose(-2, -1)  # (seeds, units, 1)
 
     def learn(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """(seeds, inputs), (seeds, 1) -> y_hat - y (seeds, 1); sets the gradients of each seed's (y_hat - y)^2."""
-        hidden = self.activation(self.hidden(inputs)) if self.hidden is not None else inputs
+        """(seeds, inputs, 1), (seeds, 1, 1) -> y_hat - y (seeds, 1, 1); sets the gradients of each (y_hat - y)^2."""
+        hidden = inputs if self.hidden is None else self.activation(self.hidden(inputs).squeeze(-1)).unsqueeze(-1)
         error: Tensor = self.output(hidden) - targets
         gradient = 2 * error
         if self.hidden is not None:
-            self.hidden.backward(inputs, gradient * self.output.weight.squeeze(-2) * (hidden > 0))
-        self.output.backward(hidden, gradient)
+            self.hidden.backward(inputs.transpose(-2, -1), self._slope(gradient * self._readout, hidden))
+        self.output.backward(hidden.transpose(-2, -1), gradient)
         return error
 
     def network(self, optimizer: torch.optim.Optimizer) -> Network:
         """What a method needs to know of the learners."""
         assert self.hidden is not None
-        return Network(
-            "learner", [HiddenLayer("hidden", self.hidden, self.activation, (Reader(self.output),))], [optimizer]
-        )
+        layer = HiddenLayer("hidden", self.hidden, self.activation, (Reader(self.output),))
+        return Network("learner", [layer], [optimizer])
 
 
-class SeedwiseRandomness(Randomness):
-    """A method's random stream with one generator a seed: each fills its equal share of the first dimension.
+class SGD(torch.optim.Optimizer):
+    """theta <- theta - lr * gradient: what `torch.optim.SGD` does, without the choices that cost it half its time."""
 
-    The seeds' learners are of one age, so continual backprop replaces in all of them at the same steps and equally many
-    units; what one seed gets is then the same whether it runs alone or among others.
-    """
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float):
+        super().__init__(parameters, {"lr": lr})
 
-    def __init__(self, seeds: Sequence[int], name: str):
-        super().__init__(0, name)
-        self.streams = nn.ModuleList(Randomness(seed, EXPERIMENT, name) for seed in seeds)
-
-    def uniform(self, *shape: int, bound: float = 1.0) -> Tensor:
-        return self._split(shape, lambda stream, share: stream.uniform(*share, bound=bound))
-
-    def unit(self, *shape: int) -> Tensor:
-        return self._split(shape, lambda stream, share: stream.unit(*share))
-
-    def normal(self, *shape: int, std: float = 1.0) -> Tensor:
-        return self._split(shape, lambda stream, share: stream.normal(*share, std=std))
-
-    def _split(self, shape: Sequence[int], draw: Callable[[Randomness, tuple[int, ...]], Tensor]) -> Tensor:
-        each, rest = divmod(shape[0], len(self.streams))
-        if rest:
-            raise ValueError(f"{shape[0]} rows cannot be shared equally among {len(self.streams)} seeds")
-        return torch.cat([draw(stream, (each, *shape[1:])) for stream in self.streams])  # type: ignore[arg-type]
-
-
-def attach_method(config: MethodConfig, network: Network, seeds: Sequence[int]) -> None:
-    """Build a method, give each seed randomness of its own, and attach it to the network's optimizer."""
-    method = config.build(network, seed=0)
-    assert isinstance(method, Intervention)
-    for module in list(method.modules()):
-        if isinstance(getattr(module, "random", None), Randomness):
-            module.random = SeedwiseRandomness(seeds, type(module).__name__)
-    attach(method, network)
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """One gradient step."""
+        for group in self.param_groups:
+            torch._foreach_add_(group["params"], [p.grad for p in group["params"]], alpha=-group["lr"])

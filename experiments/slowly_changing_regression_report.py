@@ -24,9 +24,12 @@ RESAMPLES = 10_000
 STYLES = {
     "backprop": ("Backpropagation", "#D55E00", "-"),
     "linear": ("Linear learner", "#000000", ":"),
-    "cbp": ("Continual backpropagation", "#0072B2", "-"),
+    "tanh": ("Backpropagation, tanh", "#E69F00", "--"),
     "l2": ("L2 regularisation", "#009E73", "--"),
-    "shrink_and_perturb": ("Shrink and perturb", "#CC79A7", "-."),
+    "l2_init": ("L2-Init", "#56B4E9", "--"),
+    "shrink_and_perturb": ("Shrink and Perturb", "#CC79A7", "-."),
+    "redo": ("ReDo", "#7A5230", "-."),
+    "cbp": ("Continual backpropagation", "#0072B2", "-"),
 }
 
 
@@ -67,12 +70,12 @@ def write_errors(path: Path, errors: Mapping[str, Errors], bin_size: int) -> Pat
 
 def write_figure(path: Path, errors: Mapping[str, Errors], bin_size: int) -> Path:
     """Error over time, mean and 95 % confidence band over seeds, one curve a method."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     for method, rows in errors.items():
         label, colour, style = STYLES[method]
         seen = bin_size * (np.arange(rows.shape[1]) + 0.5)
         axes.plot(seen, rows.mean(0), style, color=colour, label=label, linewidth=1.6)
-        axes.fill_between(seen, *band(rows), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(seen, *band(rows), color=colour, alpha=0.1, linewidth=0)
     seeds = {len(rows) for rows in errors.values()}
     axes.set_xlabel("Examples seen")
     axes.set_ylabel(f"Mean squared error\n(bins of {bin_size:,} examples)")
@@ -82,7 +85,7 @@ def write_figure(path: Path, errors: Mapping[str, Errors], bin_size: int) -> Pat
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False, fontsize=9, ncols=3)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left")
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path

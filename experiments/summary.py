@@ -32,13 +32,21 @@ def write_regimes(path: Path, regimes: Sequence[Regime], steps: int) -> None:
 
 
 def parts(
-    folder: Path, regimes: Sequence[Regime], ended: str, commands: Sequence[tuple[str, str]]
+    folder: Path,
+    regimes: Sequence[Regime],
+    ended: str,
+    commands: Sequence[tuple[str, str]],
+    alarms: Sequence[str] = (),
 ) -> list[Table | str]:
-    """The summary, top to bottom. ended: such as "finished after 9 steps"; commands: as from `next_commands`."""
+    """The summary, top to bottom.
+
+    ended: such as "finished after 9 steps"; commands: as from `next_commands`; alarms: lines, if there were any.
+    """
     return [
         "",
         _regime_table(regimes),
         _network_table(History(folder)),
+        *alarms,
         "",
         f"{ended}; all of it is in {folder}:",
         f"  {files.PICTURE}, {files.MODEL}, {files.PROGRESS}, {files.EPISODES}, {files.REGIMES}, {files.CONFIG}",

@@ -21,6 +21,11 @@ LAYOUT = {
         "dead units (share)": ["Multiline", [r"plasticity/[^/]+/dead_fraction"]],
         "effective rank": ["Multiline", [r"plasticity/[^/]+/effective_rank"]],
         "effective rank on the frozen probe batch": ["Multiline", [r"plasticity/[^/]+/probe_effective_rank"]],
+        "lost plasticity (log loss of fitting random functions, less that of the first weights)": [
+            "Multiline",
+            [r"plasticity/[^/]+/plasticity_gap"],
+        ],
+        "churn of outputs on the frozen probe batch": ["Multiline", [r"plasticity/[^/]+/churn"]],
         "units replaced": ["Multiline", [r"plasticity/[^/]+/replaced$"]],
         "weight magnitude": ["Multiline", [r"plasticity/[^/]+/weight_magnitude"]],
     }

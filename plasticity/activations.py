@@ -1,4 +1,7 @@
-"""Activations that put out two numbers for each unit, side by side: unit i's are outputs 2i and 2i + 1."""
+"""Activations that put out two numbers for each unit, side by side: unit i's are outputs 2i and 2i + 1.
+
+The papers put all first halves before all second ones: the same functions, the next layer's columns in another order.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ class CReLU(nn.Module):
     """[relu(z), relu(-z)]: (batch, units, ...) -> (batch, 2 * units, ...); one of the two always passes gradient.
 
     Shang et al., ICML 2016, arXiv 1603.05201; against loss of plasticity: Abbas et al., CoLLAs 2023, arXiv 2303.07507.
-    There all first halves come before all second ones: the same functions, the next layer's columns in another order.
     """
 
     copies = 2

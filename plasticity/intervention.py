@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from plasticity.network import Network
@@ -36,6 +36,10 @@ class Intervention(Protocol):
 
     def telemetry(self) -> dict[str, float]:
         """Numbers for the log, such as `0/replaced` (layer/metric); without side effects."""
+        return {}
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Values whose distribution is worth a look, such as `0/age` -> (units,); without side effects."""
         return {}
 
 
@@ -92,6 +96,9 @@ class Chain(nn.ModuleList, Intervention):
                 numbers[key] = value + numbers.get(key, 0.0) if key.endswith("/replaced") else value
         return numbers
 
+    def histograms(self) -> dict[str, Tensor]:
+        return {key: values for intervention in self for key, values in intervention.histograms().items()}  # type: ignore[operator]
+
 
 class Every(nn.Module, Intervention):
     """Another intervention, at every `period`-th gradient step only (the first time at step `period`)."""
@@ -119,6 +126,9 @@ class Every(nn.Module, Intervention):
 
     def telemetry(self) -> dict[str, float]:
         return self.intervention.telemetry()  # type: ignore[operator, no-any-return]
+
+    def histograms(self) -> dict[str, Tensor]:
+        return self.intervention.histograms()  # type: ignore[operator, no-any-return]
 
 
 class OnChange(nn.Module, Intervention):
@@ -148,6 +158,9 @@ class OnChange(nn.Module, Intervention):
 
     def telemetry(self) -> dict[str, float]:
         return self.intervention.telemetry()  # type: ignore[operator, no-any-return]
+
+    def histograms(self) -> dict[str, Tensor]:
+        return self.intervention.histograms()  # type: ignore[operator, no-any-return]
 
 
 Period: TypeAlias = int | Literal["change"]

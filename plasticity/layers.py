@@ -39,8 +39,8 @@ class Reader:
         """A view (*replicas, units, outputs, positions) of the outgoing weights, or of `tensor` shaped like them."""
         weight = weight_of(self.linear) if tensor is None else tensor
         if isinstance(self.linear, CONVOLUTIONS):
-            read = weight[:, self.first : self.first + units * self.span].flatten(2)
-            return read.reshape(len(read), units, -1).transpose(0, 1)
+            read = weight[:, self.first : self.first + units * self.span]
+            return read.view(len(read), units, -1).transpose(0, 1)  # a copy would swallow what is written to it
         read = weight[..., self.first : self.first + units * self.span]
         return read.view(*read.shape[:-1], units, self.span).movedim(-2, -3)
 
@@ -140,7 +140,7 @@ class HiddenLayer:
 
     def incoming(self) -> Tensor:
         """A view (*replicas, units, fan_in) of the incoming weights."""
-        return self.weight.flatten(len(self.unit_shape))
+        return matrix_of(self.linear)
 
     @property
     def copies(self) -> int:
@@ -188,6 +188,12 @@ def weight_of(linear: nn.Module) -> nn.Parameter:
     if not isinstance(weight, nn.Parameter):
         raise ValueError(f"the weight of {linear} is missing, or computed from others and no parameter of its own")
     return weight
+
+
+def matrix_of(linear: nn.Module) -> Tensor:
+    """A view (*replicas, outputs, fan_in) of a layer's weight; a convolution's kernels are laid out flat."""
+    weight = weight_of(linear)
+    return weight.flatten(1) if isinstance(linear, CONVOLUTIONS) else weight
 
 
 def copies_of(activation: nn.Module) -> int:

@@ -11,27 +11,39 @@ import math
 import torch
 from torch import Tensor, nn
 
+from plasticity.activations import CReLU
 from plasticity.layers import HiddenLayer
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
 
-_RECTIFIED = (nn.ReLU, nn.ReLU6)
+_RECTIFIED = (nn.ReLU, nn.ReLU6, CReLU)
 _GATED = (nn.GELU, nn.SiLU, nn.Mish)
 
 
-def dead_units(activations: Tensor, activation: nn.Module) -> Tensor:
+def dead_units(activations: Tensor, activation: nn.Module, constant: float = CONSTANT) -> Tensor:
     """Units that say nothing on this batch.
 
-    ReLU, ReLU6: h <= 0 in every row. GELU, SiLU, Mish: |h| < 1e-3 in every row. Others (tanh, sigmoid, ...): constant,
-    a standard deviation below 1e-3; SB3's default for PPO is tanh, where no unit is ever 0.
+    ReLU, ReLU6, CReLU: h <= 0 in every row. GELU, SiLU, Mish: |h| < 1e-3 in every row. Others (tanh, sigmoid, ...):
+    constant, a standard deviation below 1e-3 (`constant`); SB3's default for PPO is tanh, where no unit is ever 0.
     Source: Dohare et al., Nature 632:768 (2024) for ReLU; the others are ours.
     """
     if isinstance(activation, _RECTIFIED):
         return (activations <= 0).all(0)
     if isinstance(activation, _GATED):
-        return (activations.abs() < CONSTANT).all(0)
-    return activations.std(0, correction=0) < CONSTANT
+        return (activations.abs() < constant).all(0)
+    return activations.std(0, correction=0) < constant
+
+
+def silent_units(layer: HiddenLayer, activations: Tensor, constant: float = CONSTANT) -> Tensor:
+    """A layer's dead units, (*replicas, units); one that puts out several numbers is dead when all of them are.
+
+    activations: as the layer puts them out. constant: see `dead_units`.
+    """
+    if layer.copies == 1:
+        return dead_units(layer.rows(activations), layer.activation, constant)
+    dead = dead_units(layer.features(activations), layer.activation, constant)
+    return dead.view(layer.units, layer.copies).all(-1)
 
 
 def dormancy_score(activations: Tensor) -> Tensor:
@@ -114,7 +126,7 @@ def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, flo
     """
     rows, features = layer.rows(activations), layer.features(activations)
     numbers = {
-        "dead_fraction": _share(dead_units(rows, layer.activation)),
+        "dead_fraction": _share(silent_units(layer, activations)),
         "dormant_fraction": _share(dormant_units(rows, DORMANT[0])),
         "dormant_fraction_0.1": _share(dormant_units(rows, DORMANT[1])),
         "zero_fraction": zero_fraction(rows),

@@ -20,6 +20,8 @@ class Network:
     activations: for each layer, by name, what its activation put out in the latest forward pass that had gradients
         enabled, so rollouts, targets, metrics and evaluation under `torch.no_grad` never show up here.
     inputs: what the first hidden layer read in that pass.
+    input_gradients, output_gradients: for each layer, by name, what the backward pass of that forward pass brought to
+        the activation's input and to its output; kept only once `record_gradients` was called.
     optimizers: the first is the one whose steps train the network; a weight's state may lie in any of them.
     linears: the layers whose weights and biases belong to this network (default: hidden layers and their readers).
     log_std: free parameters that scale a policy's noise; regularisers leave them alone unless asked.
@@ -43,9 +45,12 @@ class Network:
         self.log_std = tuple(log_std)
         self.twins, self.sync_twins = {twin.name: twin for twin in twins}, sync_twins
         self.activations: dict[str, Tensor] = {}
+        self.input_gradients: dict[str, Tensor] = {}
+        self.output_gradients: dict[str, Tensor] = {}
         self._seen: dict[str, Tensor] = {}
         self._check()
         self._recorders = [_Recorder(self.activations, layer.name, layer.activation) for layer in self.layers]
+        self._gradient_recorders: list[_GradientRecorder] = []
         self._hooks = []
         for layer, recorder in zip(self.layers, self._recorders, strict=True):
             self._hooks.append(layer.activation.register_forward_hook(recorder))
@@ -58,6 +63,19 @@ class Network:
         """Record nothing any more."""
         for hook in self._hooks:
             hook.remove()
+
+    def record_gradients(self) -> None:
+        """Keep gradients at activations too, from now on: what each backward pass brings to the latest forward pass.
+
+        In SAC an actor's backward pass goes through the critics; at a critic's own step its own one was the latest.
+        """
+        if self._gradient_recorders:
+            return
+        for layer in self.layers:
+            recorder = _GradientRecorder(self.input_gradients, self.output_gradients, layer.name, layer.activation)
+            self._gradient_recorders.append(recorder)
+            self._hooks.append(layer.activation.register_forward_pre_hook(recorder.before))
+            self._hooks.append(layer.activation.register_forward_hook(recorder.after))
 
     @property
     def inputs(self) -> Tensor | None:
@@ -89,6 +107,11 @@ class Network:
                 if parameter.requires_grad and id(parameter) not in owned:
                     raise ValueError(f"network {self.name!r}: {name} of {linear} is in none of its optimizers")
 
+    @property
+    def replicas(self) -> torch.Size:
+        """How many networks are side by side: the leading dimensions of weights and biases, () for a single one."""
+        return self.layers[0].unit_shape[:-1] if self.layers else torch.Size()
+
     def parameters(self, *, biases: bool = True, log_std: bool = False) -> list[nn.Parameter]:
         """Weights (and biases, and log standard deviations) of this network; never normalisation gains."""
         found = [weight_of(linear) for linear in self.linears]
@@ -105,10 +128,20 @@ class Network:
                     return float(group["lr"])
         raise ValueError(f"network {self.name!r}: no optimizer holds a parameter of shape {tuple(parameter.shape)}")
 
-    def forget(self, parameter: nn.Parameter, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
-        """Reset the optimizers' state of some rows (outputs) or columns (inputs) of a parameter, given as masks."""
+    def forget(
+        self,
+        parameter: nn.Parameter,
+        *,
+        rows: Tensor | None = None,
+        columns: Tensor | None = None,
+        entries: Tensor | None = None,
+    ) -> None:
+        """Reset the optimizers' state of rows (outputs), columns (inputs) or single entries of a parameter.
+
+        All are given as masks; without any, the parameter's whole state starts afresh.
+        """
         for optimizer in self.optimizers:
-            reset_state(optimizer, parameter, rows=rows, columns=columns)
+            reset_state(optimizer, parameter, rows=rows, columns=columns, entries=entries)
 
     def outputs(self, inputs: Tensor, *, twin: bool = False) -> list[Tensor]:
         """What each reader of the last hidden layer puts out, (batch, outputs): the network as a function of `inputs`.
@@ -134,12 +167,16 @@ class Network:
         return last.readers
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Each hidden layer's linear layer and each reader, with the same one of the target network."""
+        """Each hidden layer's linear layer and each reader, with the same one of the target network.
+
+        Where a target lacks readers, it has the last ones (SAC's critics have a target, the actor beside them none).
+        """
         found = {}
         for layer in self.layers:
             if (twin := self.twins.get(layer.name)) is not None:
                 found[layer.linear] = twin.linear
-                found |= {r.linear: t.linear for r, t in zip(layer.readers, twin.readers, strict=True)}
+                readers = layer.readers[-len(twin.readers) :]
+                found |= {r.linear: t.linear for r, t in zip(readers, twin.readers, strict=True)}
         return list(found.items())
 
     @contextmanager
@@ -151,14 +188,15 @@ class Network:
         seen: dict[str, Tensor] = {}
         watchers = [_Recorder(seen, layer.name, layer.activation, always=True) for layer in self.layers]
         handles = [w.module.register_forward_hook(w) for w in watchers]
-        for recorder in self._recorders:
+        recorders: list[_Recorder | _GradientRecorder] = [*self._recorders, *self._gradient_recorders]
+        for recorder in recorders:
             recorder.paused = True
         try:
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
-            for recorder in self._recorders:
+            for recorder in recorders:
                 recorder.paused = False
 
 
@@ -176,6 +214,32 @@ class _Recorder:
             self.into[self.name] = (args[0] if self.inputs else output).detach()
 
     def __deepcopy__(self, memo: Any) -> _Recorder:
+        return self
+
+
+class _GradientRecorder:
+    """Hooks that keep the gradients at a module's input and output; a forward pass forgets those of the one before."""
+
+    def __init__(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor], name: str, module: nn.Module):
+        self.inputs, self.outputs, self.name, self.module = inputs, outputs, name, module
+        self.paused = False
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        self._keep(module, args[0], self.inputs)  # before the module may overwrite it
+
+    def after(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._keep(module, output, self.outputs)
+
+    def _keep(self, module: nn.Module, tensor: Tensor, into: dict[str, Tensor]) -> None:
+        if module is self.module and not self.paused and torch.is_grad_enabled() and tensor.requires_grad:
+            into.pop(self.name, None)
+
+            def keep(gradient: Tensor) -> None:
+                into[self.name] = gradient.detach()
+
+            tensor.register_hook(keep)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: Any) -> _GradientRecorder:
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+_COUNTS = ("row_step", "column_step", "entry_step")  # along dimension 0, along dimension 1, for each weight
+
 
 class UnitAdam(Optimizer):
     """Adam (Kingma & Ba 2015) with a step count per weight, so that a replaced unit restarts its bias correction.
 
     Until something of a tensor is reset it has one count and torch's own arithmetic: the result equals
     `torch.optim.Adam` (or `AdamW` with `decoupled=True`) bit for bit. From then on weight (j, i, ...) counts
-    min(row count j, column count i), exactly, because a weight is reset with its row or with its column.
+    min(row count j, column count i), exactly, because a weight is reset with its row or with its column. Where single
+    weights are reset too (sparse training), the tensor keeps a count for each of them besides.
 
     lr, betas, eps: as in `torch.optim.Adam`.
     weight_decay: added to the gradient, or with `decoupled` subtracted from the weight (Loshchilov & Hutter 2019).
@@ -96,17 +100,24 @@ class UnitAdam(Optimizer):
         if group["weight_decay"] and not group["decoupled"]:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         state["step"] += 1
-        counts = [state[name].add_(1) for name in ("row_step", "column_step") if name in state]
+        counts = [state[name].add_(1) for name in _COUNTS if name in state]
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         scale = (state["exp_avg_sq"] / _bias_correction(beta2, counts, parameter)).sqrt_().add_(group["eps"])
         mean = state["exp_avg"] / _bias_correction(beta1, counts, parameter)
         parameter.addcdiv_(mean, scale, value=-group["lr"])
 
-    def reset(self, parameter: nn.Parameter, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
-        """Zero the moments and the step counts of some rows (dimension 0) or columns (dimension 1) of a parameter.
+    def reset(
+        self,
+        parameter: nn.Parameter,
+        *,
+        rows: Tensor | None = None,
+        columns: Tensor | None = None,
+        entries: Tensor | None = None,
+    ) -> None:
+        """Zero the moments and step counts of some rows (dimension 0), columns (dimension 1) or single weights.
 
-        rows, columns: boolean masks, (parameter.shape[0],) and (parameter.shape[1],).
+        rows, columns, entries: boolean masks, (parameter.shape[0],), (parameter.shape[1],) and the parameter's shape.
         """
         for name, mask, dimension in (("rows", rows, 0), ("columns", columns, 1)):
             if mask is not None and tuple(mask.shape) != tuple(parameter.shape[dimension : dimension + 1]):
@@ -114,6 +125,8 @@ class UnitAdam(Optimizer):
                     f"{name} must be a mask over dimension {dimension} of a parameter of shape "
                     f"{tuple(parameter.shape)}, got shape {tuple(mask.shape)}"
                 )
+        if entries is not None and entries.shape != parameter.shape:
+            raise ValueError(f"entries must have the shape {tuple(parameter.shape)}, got {tuple(entries.shape)}")
         state = self.state.get(parameter)
         if not state:
             return
@@ -122,18 +135,19 @@ class UnitAdam(Optimizer):
                 if dimension < parameter.dim():
                     size = parameter.shape[dimension : dimension + 1]
                     state[name] = torch.full(size, int(state["step"]), dtype=torch.int64, device=parameter.device)
-        _zero_elements(state, parameter, rows, columns)
-        if rows is not None:
-            state["row_step"][rows] = 0
-        if columns is not None:
-            state["column_step"][columns] = 0
+        if entries is not None and "entry_step" not in state:
+            state["entry_step"] = self.steps(parameter)
+        _zero_elements(state, parameter, rows, columns, entries)
+        for name, mask in zip(_COUNTS, (rows, columns, entries), strict=True):
+            if mask is not None:
+                state[name][mask] = 0
 
     def steps(self, parameter: nn.Parameter) -> Tensor:
         """Gradient steps since the last reset, one integer for each weight of `parameter`, in its shape."""
         state = self.state.get(parameter) or {"step": 0}
         if "row_step" not in state:
             return torch.full(parameter.shape, int(state["step"]), device=parameter.device)
-        counts = [_along(state[n], d, parameter) for d, n in enumerate(("row_step", "column_step")) if n in state]
+        counts = [_along(state[name], d, parameter) for d, name in enumerate(_COUNTS) if name in state]
         return torch.stack([count.expand(parameter.shape) for count in counts]).amin(0)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -161,17 +175,28 @@ class UnitAdam(Optimizer):
         # torch casts every state but "step" to the parameter's type: counts would lose exactness
         state = self.state[parameter]
         state["step"] = torch.as_tensor(saved["step"]).to("cpu", torch.float64, copy=True).reshape(())
-        for name in ("row_step", "column_step"):
+        for name in _COUNTS:
             if name in saved:
                 state[name] = saved[name].to(parameter.device, torch.int64, copy=True)
 
 
 def reset_state(
-    optimizer: Optimizer, parameter: nn.Parameter, *, rows: Tensor | None = None, columns: Tensor | None = None
+    optimizer: Optimizer,
+    parameter: nn.Parameter,
+    *,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> None:
-    """Start rows or columns of a parameter afresh in any optimizer; nothing happens where it holds no state of it."""
-    if isinstance(optimizer, UnitAdam):
-        optimizer.reset(parameter, rows=rows, columns=columns)
+    """Start rows, columns or single entries of a parameter afresh in any optimizer, without masks all of it.
+
+    Nothing happens where the optimizer holds no state of it.
+    """
+    masks = (rows, columns, entries)
+    if all(mask is None for mask in masks):
+        optimizer.state.pop(parameter, None)  # as before its first step: one count again, and torch's own arithmetic
+    elif isinstance(optimizer, UnitAdam):
+        optimizer.reset(parameter, rows=rows, columns=columns, entries=entries)
     elif parameter in optimizer.state:
         state = optimizer.state[parameter]
         if "step" in state and "exp_avg" in state:
@@ -180,10 +205,12 @@ def reset_state(
                 "6.5 times too long; use plasticity.UnitAdam",
                 stacklevel=2,
             )
-        _zero_elements(state, parameter, rows, columns)
+        _zero_elements(state, parameter, *masks)
 
 
-def _zero_elements(state: dict[str, Any], parameter: nn.Parameter, rows: Tensor | None, columns: Tensor | None) -> None:
+def _zero_elements(
+    state: dict[str, Any], parameter: nn.Parameter, rows: Tensor | None, columns: Tensor | None, entries: Tensor | None
+) -> None:
     for value in state.values():
         if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
             if rows is not None:
@@ -191,13 +218,18 @@ def _zero_elements(state: dict[str, Any], parameter: nn.Parameter, rows: Tensor 
             if columns is not None:
                 first = 0 if columns.dim() == 1 else -2  # replicas stand before outputs and inputs
                 value.transpose(first, first + 1)[columns] = 0
+            if entries is not None:
+                value[entries] = 0
 
 
 def _bias_correction(beta: float, counts: list[Tensor], parameter: Tensor) -> Tensor:
-    """1 - beta^count, broadcastable to the parameter; it grows with the count, so the smaller count has the smaller."""
+    """1 - beta^count, broadcastable to the parameter; it grows with the count, so the smallest count has the least."""
     terms = [_along((1 - beta ** count.double()).to(parameter.dtype), d, parameter) for d, count in enumerate(counts)]
-    return torch.minimum(*terms) if len(terms) == 2 else terms[0]
+    return functools.reduce(torch.minimum, terms)
 
 
-def _along(vector: Tensor, dimension: int, parameter: Tensor) -> Tensor:
-    return vector.reshape([-1 if d == dimension else 1 for d in range(parameter.dim())])
+def _along(counts: Tensor, dimension: int, parameter: Tensor) -> Tensor:
+    """Counts along one dimension, made to broadcast to the parameter; counts of its own shape stay as they are."""
+    if counts.shape == parameter.shape:
+        return counts
+    return counts.reshape([-1 if d == dimension else 1 for d in range(parameter.dim())])

@@ -9,10 +9,32 @@ from torch import nn
 
 from plasticity.architecture import NetworkOptions, merge_options
 from plasticity.intervention import Chain
+from plasticity.methods.architecture_choices import (
+    CReLUConfig,
+    EqualBetaAdamConfig,
+    FourierConfig,
+    LayerNormConfig,
+)
+from plasticity.methods.churn import ChurnReductionConfig
 from plasticity.methods.continual_backprop import ContinualBackpropConfig
+from plasticity.methods.grama import GraMaConfig
+from plasticity.methods.hare_tortoise import HareTortoiseConfig
 from plasticity.methods.l2 import L2Config
+from plasticity.methods.l2_init import L2InitConfig
+from plasticity.methods.magnitude_pruning import MagnitudePruningConfig
+from plasticity.methods.nap import NaPConfig
+from plasticity.methods.neuroplastic_expansion import NeuroplasticExpansionConfig
+from plasticity.methods.parseval import ParsevalConfig
+from plasticity.methods.plasticity_injection import PlasticityInjectionConfig
 from plasticity.methods.redo import ReDoConfig
+from plasticity.methods.reset import ResetConfig
+from plasticity.methods.rigl import RigLConfig
+from plasticity.methods.self_normalised_resets import SelfNormalisedResetsConfig
 from plasticity.methods.shrink_and_perturb import ShrinkAndPerturbConfig
+from plasticity.methods.spectral import SpectralConfig
+from plasticity.methods.upgd import UPGDConfig
+from plasticity.methods.wasserstein import WassersteinConfig
+from plasticity.methods.weight_clipping import WeightClippingConfig
 from plasticity.network import Network
 from plasticity.settings import SettingsError, from_mapping, unknown
 
@@ -33,6 +55,26 @@ METHODS: dict[str, type[Any]] = {
     "redo": ReDoConfig,
     "l2": L2Config,
     "shrink_and_perturb": ShrinkAndPerturbConfig,
+    "l2_init": L2InitConfig,
+    "wasserstein": WassersteinConfig,
+    "spectral": SpectralConfig,
+    "parseval": ParsevalConfig,
+    "weight_clipping": WeightClippingConfig,
+    "upgd": UPGDConfig,
+    "hare_tortoise": HareTortoiseConfig,
+    "crelu": CReLUConfig,
+    "fourier": FourierConfig,
+    "layer_norm": LayerNormConfig,
+    "nap": NaPConfig,
+    "ns": EqualBetaAdamConfig,
+    "plasticity_injection": PlasticityInjectionConfig,
+    "churn": ChurnReductionConfig,
+    "grama": GraMaConfig,
+    "self_normalised_resets": SelfNormalisedResetsConfig,
+    "reset": ResetConfig,
+    "magnitude_pruning": MagnitudePruningConfig,
+    "rigl": RigLConfig,
+    "neuroplastic_expansion": NeuroplasticExpansionConfig,
 }
 
 Methods: TypeAlias = "str | MethodConfig | Sequence[str | MethodConfig] | Mapping[str, Mapping[str, Any]] | None"

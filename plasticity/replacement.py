@@ -83,7 +83,7 @@ def _silence(layer: HiddenLayer, mask: Tensor) -> None:
     for reader in layer.readers:
         reader.columns(layer.units)[mask] = 0
     for noise in layer.noise_readers:
-        noise.parameter[mask] = noise.value
+        noise.parameter[mask.repeat_interleave(layer.copies, -1)] = noise.value
 
 
 def _repeat(layer: HiddenLayer, twin: HiddenLayer, mask: Tensor, mean: Tensor | None) -> None:
@@ -98,9 +98,10 @@ def _repeat(layer: HiddenLayer, twin: HiddenLayer, mask: Tensor, mean: Tensor | 
 
 def _forget(layer: HiddenLayer, mask: Tensor, network: Network) -> None:
     norm = [] if layer.norm is None else [layer.norm.weight, layer.norm.bias]
-    noise = [reader.parameter for reader in layer.noise_readers]
-    for parameter in (layer.weight, layer.bias, *norm, *noise):
+    for parameter in (layer.weight, layer.bias, *norm):
         if parameter is not None:
             network.forget(parameter, rows=mask)
+    for noise in layer.noise_readers:
+        network.forget(noise.parameter, rows=mask.repeat_interleave(layer.copies, -1))
     for reader in layer.readers:
         network.forget(weight_of(reader.linear), columns=reader.mask(mask))

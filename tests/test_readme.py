@@ -33,6 +33,7 @@ def test_examples_run(path, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     expected = {
+        "bring_your_own_model.py": r"DQN replaced \{'q_net': [1-9]\d*\}\nTD3 replaced \{'actor': \d+, 'qf0': [1-9]",
         "own_environment.py": r"from step +0: .*\nfrom step  2\d\d\d: .*\nfrom step  4\d\d\d: ",
         "own_method.py": r"pi nudged \d+ times\nvf nudged [1-9]\d* times",
         "supervised.py": r"backprop .*dead units [1-9]\d%\ncontinual backprop .*last 5 tasks (9\d|100)%   dead .* \d%",

@@ -186,6 +186,16 @@ class ContinualBackprop(nn.Module, Intervention):
             numbers[f"{name}/output_change"] = float(state.output_change)
         return numbers
 
+    def histograms(self) -> dict[str, Tensor]:
+        """For each layer: `age` (gradient steps) and `utility` (bias-corrected) of every unit."""
+        found: dict[str, Tensor] = {}
+        for name, state in self.layers.items():
+            assert isinstance(state, _UnitState)
+            old_enough = state.age > 0  # without a step there is nothing to correct
+            found[f"{name}/age"] = state.age.clone()
+            found[f"{name}/utility"] = state.corrected(state.utility, self.config.decay).where(old_enough, 0)
+        return found
+
 
 class _UnitState(nn.Module):
     """What continual backprop remembers of a layer's units; all tensors are (*replicas, units) or scalars."""

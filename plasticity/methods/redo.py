@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from plasticity.initialisation import INITIALISATIONS, uniform_bound
-from plasticity.intervention import Every, Intervention, Randomness
+from plasticity.initialisation import INITIALISATIONS
+from plasticity.intervention import Every, Intervention
 from plasticity.layers import HiddenLayer
 from plasticity.metrics import dormancy_score
 from plasticity.network import Network
-from plasticity.replacement import replace_units
+from plasticity.recycling import Recycler
 from plasticity.settings import check, setting
 
 
@@ -39,7 +36,7 @@ class ReDoConfig:
         return Every(self.period, redo)
 
 
-class ReDo(nn.Module, Intervention):
+class ReDo(Recycler, Intervention):
     """Replace every dormant unit, each time it acts: `Every(1000, ReDo(network.layers))`.
 
     Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023, arXiv 2302.12902,
@@ -57,35 +54,15 @@ class ReDo(nn.Module, Intervention):
         seed: int = 0,
         stream: str = "redo",
     ):
-        super().__init__()
+        super().__init__(layers, init=init, seed=seed, stream=stream, method="redo")
         self.threshold = ReDoConfig(threshold=threshold, init=init).threshold
-        self.random = Randomness(seed, stream, "redo")
-        self.layers = nn.ModuleDict({layer.name: _Counts(layer, init) for layer in layers})
 
     def after_step(self, network: Network) -> None:
-        picked: dict[str, Tensor] = {}
-        for layer in network.layers:
-            if layer.name in network.activations:
-                mask = dormancy_score(layer.rows(network.activations[layer.name])) <= self.threshold
-                if mask.any():
-                    picked[layer.name] = mask
-        if picked:
-            replace_units(network, picked, self._fresh)
-        for name, mask in picked.items():
-            self.layers[name].replaced += mask.sum()  # type: ignore[operator]
-
-    def _fresh(self, layer: HiddenLayer, count: int) -> Tensor:
-        bound = float(self.layers[layer.name].bound)  # type: ignore[arg-type]
-        return self.random.uniform(count, layer.incoming().shape[-1], bound=bound)
-
-    def telemetry(self) -> dict[str, float]:
-        """For each layer: units `replaced` so far."""
-        return {f"{name}/replaced": float(state.replaced) for name, state in self.layers.items()}  # type: ignore[arg-type]
-
-
-class _Counts(nn.Module):
-    def __init__(self, layer: HiddenLayer, init: str):
-        super().__init__()
-        bound = uniform_bound(layer.linear, init, layer.activation)
-        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64))
-        self.register_buffer("replaced", torch.zeros((), dtype=torch.int64, device=layer.weight.device))
+        self.recycle(
+            network,
+            {
+                layer.name: dormancy_score(layer.rows(network.activations[layer.name])) <= self.threshold
+                for layer in network.layers
+                if layer.name in network.activations
+            },
+        )

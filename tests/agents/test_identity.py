@@ -1,5 +1,8 @@
 """Nothing of ours changes stock SB3's training until a method acts: bit for bit."""
 
+import random
+
+import numpy as np
 import pytest
 import stable_baselines3 as sb3
 import torch
@@ -65,6 +68,21 @@ def test_watching_changes_nothing(plasticity):
     assert torch.equal(weights(watched), weights(ppo(plasticity=plasticity).learn(256)))
     watched = sac(plasticity=plasticity).learn(150, callback=PlasticityMonitor(every=10, probe_size=64))
     assert torch.equal(weights(watched), weights(sac(plasticity=plasticity).learn(150)))
+
+
+@pytest.mark.parametrize(("make", "steps", "every"), [(ppo, 256, None), (sac, 150, 40)])
+def test_watching_with_everything_on_changes_nothing(make, steps, every):
+    monitor = PlasticityMonitor(every, probe_size=64, probe_every=1, landscape=True, histograms=True)
+    watched, plain = make(plasticity=CBP).learn(steps, callback=monitor), make(plasticity=CBP).learn(steps)
+    assert torch.equal(weights(watched), weights(plain))
+    streams = global_streams()
+    monitor._last = None  # measure now
+    monitor.on_rollout_end()
+    assert global_streams() == streams
+
+
+def global_streams():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
 
 
 @pytest.mark.parametrize("make", [ppo, sac])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import envs  # noqa: F401  registers the environments
 from agents import PPO, PlasticityMonitor, RegimeClock
@@ -261,3 +264,126 @@ class Dropping(FlattenExtractor):
 
     def plastic_modules(self):
         return []
+
+
+def everything(probe_size=64, **kwargs):
+    return PlasticityMonitor(probe_size=probe_size, probe_every=1, landscape=True, histograms=True, **kwargs)
+
+
+def test_ppo_with_everything_on():
+    rows = [row for _, row in logged(ppo(plasticity=CBP), 192, everything())]
+    for row in rows:
+        for network in ("pi", "vf"):
+            for metric in ("plasticity_gap", "fit_loss", "fresh_fit_loss", "gradient_rank", "ntk_rank"):
+                assert f"plasticity/{network}/{metric}" in row
+            assert f"plasticity/{network}/hessian_eigenvalue_3" in row
+    assert rows[0]["plasticity/pi/plasticity_gap"] == 0  # still the weights that it is compared with
+    assert rows[2]["plasticity/pi/plasticity_gap"] != 0
+    assert "plasticity/pi/churn" not in rows[0]
+    assert rows[1]["plasticity/pi/churn"] > 0
+    assert {"plasticity/pi/gradient_norm", "plasticity/pi/update_ratio", "plasticity/pi/zero_gradient_fraction"} <= {
+        *rows[1]
+    }
+    assert {"train/entropy_loss", "train/approx_kl", "train/explained_variance"} <= rows[1].keys()  # SB3's own
+    age = rows[2]["plasticity/pi/0/age"]
+    assert age.shape == rows[2]["plasticity/pi/0/utility"].shape == (64,)
+    assert age.float().median() == rows[2]["plasticity/pi/0/age_p50"]
+
+
+def test_churn_is_the_mean_change_of_the_outputs():
+    monitor, model = PlasticityMonitor(probe_size=64), ppo()
+    logged(model, 64, monitor)
+    monitor.on_rollout_end()
+    with torch.no_grad():
+        earlier = model.policy.action_net(model.policy.mlp_extractor.forward_actor(monitor.probe[0]))
+        model.policy.action_net.weight.zero_()
+        model.policy.action_net.bias.copy_(torch.tensor([1.0, 2.0]))
+    monitor.on_rollout_end()
+    wanted = float((torch.tensor([1.0, 2.0]) - earlier).abs().mean())
+    assert model.logger.name_to_value["plasticity/pi/churn"] == pytest.approx(wanted)
+    assert model.logger.name_to_value["plasticity/vf/churn"] == 0
+
+
+def test_the_entropy_of_sac_is_that_of_its_squashed_actions():
+    model, monitor = sac(), PlasticityMonitor(every=50, probe_size=50)
+    logged(model, 60, monitor)
+    numbers = monitor.measure(monitor.probe)
+    observations = monitor.probe[0].repeat(400, 1)
+    with torch.no_grad():
+        _, log_probability = model.actor.action_log_prob(observations)
+    assert numbers["actor/policy_entropy"] == pytest.approx(-float(log_probability.mean()), abs=0.25)
+    assert numbers["actor/policy_entropy"] == numbers["actor/probe_policy_entropy"]  # always the same noise
+    gsde = sac(use_sde=True)
+    logged(gsde, 60, monitor := PlasticityMonitor(every=50, probe_size=50))
+    assert np.isfinite(monitor.measure(monitor.probe)["actor/policy_entropy"])
+
+
+def test_the_probe_comes_every_so_many_measurements_and_after_each_change():
+    monitor = PlasticityMonitor(probe_size=64, probe_every=3)
+    rows = logged(PPO("MlpPolicy", pendulums(1, period=400), **PPO_SMALL), 64 * 10, RegimeClock(), monitor)
+    probed = [step // 64 for step, row in rows if "plasticity/vf/plasticity_gap" in row]
+    assert probed == [1, 4, 7, 10]  # the change at step 400 falls into rollout 7
+    monitor = PlasticityMonitor(probe_size=64, probe_every=100)
+    rows = logged(PPO("MlpPolicy", pendulums(1, period=200), **PPO_SMALL), 64 * 10, RegimeClock(), monitor)
+    regimes = [row["nonstationary/regime"] for _, row in rows]
+    probed = ["plasticity/vf/plasticity_gap" in row for _, row in rows]
+    assert probed == [True, *(one != other for one, other in itertools.pairwise(regimes))]
+    assert sum(probed) > 2
+
+
+def test_everything_about_critics_behind_an_extractor():
+    model = sac(ContinuousImages(), policy="CnnPolicy", buffer_size=200)
+    log = Log()
+    model.set_logger(log)
+    monitor = PlasticityMonitor(every=40, probe_size=20, landscape=True)
+    model.learn(90, callback=monitor, log_interval=1)
+    row = log.rows[-1][1]
+    assert row["plasticity/qf_features/churn"] > 0  # of its last hidden layer: critics read actions as well
+    assert "plasticity/qf_features/ntk_rank" not in row
+    assert row["plasticity/actor/ntk_rank"] > 0
+
+
+def test_histograms_go_to_tensorboard_alone(tmp_path):
+    model = ppo(plasticity=CBP)
+    model.set_logger(configure(str(tmp_path), ["csv", "json", "log", "tensorboard"]))
+    model.learn(128, callback=PlasticityMonitor(probe_size=64, histograms=True))
+    model.logger.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert {"plasticity/pi/0/age", "plasticity/vf/1/utility"} <= set(events.Tags()["histograms"])
+    for name in ("progress.csv", "progress.json", "log.txt"):
+        assert "0/age_p50" in (tmp_path / name).read_text() or name == "log.txt"
+        assert "0/utility" not in (tmp_path / name).read_text()
+
+
+def test_alarms_are_said_in_the_log_and_can_be_turned_off(capsys):
+    for alarms in (True, False):
+        model, monitor = ppo(verbose=1), PlasticityMonitor(probe_size=64, alarms=alarms)
+        model.learn(64, callback=monitor)
+        with torch.no_grad():
+            model.policy.mlp_extractor.policy_net[0].weight[1:] = model.policy.mlp_extractor.policy_net[0].weight[0]
+        monitor.on_rollout_end()
+        said = "plasticity alarm at step 64: pi/0: effective rank fell from " in capsys.readouterr().out
+        assert said is alarms
+    assert monitor.alarms is None
+
+
+def test_all_its_state_survives_a_checkpoint(tmp_path):
+    monitor, other = everything(), everything()
+    model = ppo(plasticity=CBP)
+    logged(model, 128, monitor)
+    torch.save(monitor.state_dict(), tmp_path / "monitor.pt")
+    other.load_state_dict(torch.load(tmp_path / "monitor.pt", weights_only=True))
+    other.init_callback(model)
+    other.on_training_start({}, {})
+    with torch.no_grad():
+        model.policy.mlp_extractor.policy_net[0].weight[1:] = 0.0
+        model.policy.mlp_extractor.policy_net[0].bias[1:] = 0.0
+    found = []
+    for one in (monitor, other):
+        one.on_rollout_end()
+        found.append(dict(model.logger.name_to_value))
+    assert set(found[0]) == set(found[1])
+    assert found[0]["plasticity/pi/plasticity_gap"] == found[1]["plasticity/pi/plasticity_gap"]
+    assert found[0]["plasticity/pi/churn"] == found[1]["plasticity/pi/churn"] > 0
+    assert monitor.alarms.raised == other.alarms.raised != []

@@ -9,9 +9,10 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
-from agents import PPO
+from agents import plastic
 from plasticity import replace_units
 from plasticity.describe import ACTIVATIONS
+from tests.agents.algorithms import CASES
 from tests.agents.models import ContinuousImages, Images, ppo, sac
 
 
@@ -27,6 +28,11 @@ class ConvEnd(BaseFeaturesExtractor):
 
     def plastic_modules(self):
         return list(self.body)
+
+
+def images(name, **kwargs):
+    env = Images() if name == "DQN" else ContinuousImages()
+    return plastic(CASES[name].algorithm)("CnnPolicy", env, buffer_size=50, seed=0, device="cpu", **kwargs)
 
 
 CONV_END = {"features_extractor_class": ConvEnd}
@@ -84,6 +90,32 @@ NETWORKS = {
     ),
 }
 
+# The other algorithms; what RecurrentPPO's LSTMs read is checked in test_any_algorithm.py
+NETWORKS |= {
+    name.lower(): (case.make, dict.fromkeys(case.networks, 2))
+    for name, case in CASES.items()
+    if name not in ("PPO", "SAC", "RecurrentPPO")
+}
+NETWORKS |= {
+    "tqc gsde": (lambda: CASES["TQC"].make(use_sde=True), {"actor": 2, "qf0": 2, "qf1": 2}),
+    "td3 cnn": (lambda: images("TD3"), {"actor": 6, "qf_features": 4, "qf0": 2, "qf1": 2}),
+    "td3 cnn shared": (
+        lambda: images("TD3", policy_kwargs={"share_features_extractor": True, "net_arch": [6]}),
+        {"actor": 5, "qf0": 1, "qf1": 1},
+    ),
+    "sac cnn shared without hidden layers": (
+        lambda: images("SAC", policy_kwargs={"share_features_extractor": True, "net_arch": {"pi": [], "qf": [6]}}),
+        {"actor": 4, "qf0": 1, "qf1": 1},
+    ),
+    "sac gsde cnn shared without hidden layers": (
+        lambda: images(
+            "SAC", use_sde=True, policy_kwargs={"share_features_extractor": True, "net_arch": {"pi": [], "qf": [6]}}
+        ),
+        {"actor": 4, "qf0": 1, "qf1": 1},
+    ),
+    "dqn cnn": (lambda: images("DQN"), {"q_net": 4}),
+}
+
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def case(request):
@@ -107,7 +139,8 @@ def sites(model):
     """Every activation module that the policy trains, found without the description."""
     found = []
     for name, module in model.policy.named_modules():
-        if isinstance(module, ACTIVATIONS) and not isinstance(module, nn.Hardtanh) and "critic_target" not in name:
+        squashing = isinstance(module, nn.Hardtanh) or (isinstance(module, nn.Tanh) and name.startswith("actor.mu"))
+        if isinstance(module, ACTIVATIONS) and not squashing and "_target" not in name:
             found.append(module)
     return list(dict.fromkeys(found))
 
@@ -117,6 +150,7 @@ class Probe:
 
     def __init__(self, model):
         self.model, self.batch = model, batch(model)
+        self.has_heads = hasattr(model.policy, "action_net")
         self.inputs, self.held, self.bump = {}, {}, None
         self.recording = True
         self.handles = []
@@ -145,12 +179,12 @@ class Probe:
         std = None
         policy = self.model.policy
         if isinstance(policy, nn.Module) and self.model.use_sde:
-            dist = policy.get_distribution(self.batch[0]) if isinstance(self.model, PPO) else self._sac_distribution()
+            dist = policy.get_distribution(self.batch[0]) if self.has_heads else self._sac_distribution()
             assert isinstance(dist, StateDependentNoiseDistribution)
             std = dist.distribution.stddev.clone()
-        elif isinstance(self.model, PPO):  # the heads are outside what forward_networks runs
+        elif self.has_heads:  # which are outside what forward_networks runs
             policy.get_distribution(self.batch[0]), policy.predict_values(self.batch[0])
-        if self.model.use_sde and isinstance(self.model, PPO):
+        if self.model.use_sde and self.has_heads:
             policy.predict_values(self.batch[0])
         return dict(self.inputs), std
 
@@ -176,7 +210,8 @@ def test_every_hidden_layer_is_a_site_once(case):
 def test_the_readers_are_those_whose_inputs_change(case):
     model, _ = case
     probe = Probe(model)
-    target = set(model.policy.critic_target.modules()) if hasattr(model.policy, "critic_target") else set()
+    parts = [part for name, part in model.policy.named_children() if name.endswith("_target")]
+    target = {module for part in parts for module in part.modules()}
     base, base_std = probe.run()
     try:
         for network in model.policy.networks.values():

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments import slowly_changing_regression as experiment
 from experiments.errors import BAD_INPUT, DONE
-from experiments.seedwise import Learners, SeedwiseRandomness
-from experiments.slowly_changing_regression import METHODS, Stream, Target, train
+from experiments.seedwise import SGD, Learners
+from experiments.seedwise_methods import WINDOW, EachSeed, SeedwiseRandomness
+from experiments.slowly_changing_regression import METHODS, Learner, Stream, Target, train
 from experiments.slowly_changing_regression_report import band, ratio, windows
-from plasticity import ContinualBackpropConfig, ShrinkAndPerturbConfig
+from plasticity import ContinualBackpropConfig, ReDoConfig, ShrinkAndPerturbConfig, dormancy_score
+from tests.experiments.conftest import Outcome
 
 
-def published(replacement_rate: float) -> ContinualBackpropConfig:
+def published(replacement_rate: float) -> Learner:
     """The published settings of the regression runs, with a rate of one's own."""
-    return ContinualBackpropConfig(
-        replacement_rate=replacement_rate, maturity=10, utility="adaptable_contribution", init="kaiming"
+    return Learner(
+        ContinualBackpropConfig(
+            replacement_rate=replacement_rate, maturity=10, utility="adaptable_contribution", init="kaiming"
+        )
     )
 
 
@@ -70,23 +75,50 @@ def test_fifteen_bits_stay_until_the_change() -> None:
     torch.testing.assert_close(targets, stream.target(first))
 
 
+def test_variant_one_flips_one_slow_bit_at_each_change() -> None:
+    stream = Stream(0, "one")
+    slow = torch.stack([stream.regime(3)[0][0, :15] for _ in range(40)])
+    assert (slow.diff(dim=0).abs().sum(1) == 1).all()
+    assert len(slow.diff(dim=0).abs().argmax(1).unique()) > 8  # not always the same one
+
+
 # ---- the learners
 
 
-@pytest.mark.parametrize("units", [5, 0], ids=["network", "linear"])
-def test_gradients_equal_autograd(units: int) -> None:
-    learners = Learners(range(3), 20, units)
+KINDS = {"relu": (5, nn.ReLU), "tanh": (5, nn.Tanh), "linear": (0, nn.ReLU)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_equal_autograd(kind: str) -> None:
+    units, activation = KINDS[kind]
+    learners = Learners(range(3), 20, units, activation)
     for parameter in learners.parameters():
         parameter.add_(torch.linspace(-0.3, 0.3, parameter.numel()).view_as(parameter))
-    bits, targets = (torch.arange(60).view(3, 20) % 3 == 0).float(), torch.tensor([[1.0], [-2.0], [0.5]])
-    learners.learn(bits, targets)
-    by_hand = [parameter.grad for parameter in learners.parameters()]
+    bits, targets = (torch.arange(60).view(3, 20, 1) % 3 == 0).float(), torch.tensor([[1.0], [-2.0], [0.5]])
+    learners.learn(bits, targets.unsqueeze(-1))
+    by_hand = [parameter.grad.clone() for parameter in learners.parameters() if parameter.grad is not None]
     parameters = [parameter.requires_grad_() for parameter in learners.parameters()]
-    hidden = bits if learners.hidden is None else torch.relu(learners.hidden(bits))
-    by_autograd = torch.autograd.grad((learners.output(hidden) - targets).square().sum(), parameters)
+    hidden = bits.squeeze(-1)
+    if learners.hidden is not None:
+        hidden = activation()((learners.hidden.weight @ bits).squeeze(-1) + learners.hidden.bias)
+    output = (learners.output.weight.squeeze(-2) * hidden).sum(-1, keepdim=True) + learners.output.bias
+    by_autograd = torch.autograd.grad((output - targets).square().sum(), parameters)
     for ours, theirs in zip(by_hand, by_autograd, strict=True):
         assert theirs.abs().sum() > 0
         torch.testing.assert_close(ours, theirs)
+
+
+def test_sgd_is_torchs() -> None:
+    ours = [nn.Parameter(start, requires_grad=False) for start in (torch.linspace(-1, 1, 12), torch.ones(3))]
+    theirs = [nn.Parameter(parameter.clone(), requires_grad=False) for parameter in ours]
+    optimizers = SGD(ours, 0.01), torch.optim.SGD(theirs, 0.01)
+    for step in range(5):
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter in parameters:
+                parameter.grad = (parameter + step).sin()
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_initial_weights_follow_the_paper() -> None:
@@ -101,18 +133,39 @@ def test_initial_weights_follow_the_paper() -> None:
 
 OFTEN = {  # so that a short run sees the method act
     "cbp": published(1e-2),
-    "shrink_and_perturb": ShrinkAndPerturbConfig(period=200, init="kaiming"),
+    "shrink_and_perturb": Learner(ShrinkAndPerturbConfig(period=200)),
+    "redo": Learner(ReDoConfig(threshold=0.3, period=50)),
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_does_not_depend_on_the_others(method: str) -> None:
-    config = OFTEN.get(method)
-    settings = {"period": 200, "bin_size": 500, "config": config}
-    together = train(method, range(4), 1000, **settings)  # type: ignore[arg-type]
-    alone = train(method, [2], 1000, **settings)  # type: ignore[arg-type]
+    learner = OFTEN.get(method, METHODS[method])
+    together = train(learner, range(4), 1000, period=200, bin_size=500)
+    alone = train(learner, [2], 1000, period=200, bin_size=500)
     assert torch.equal(together[2:3], alone)
     assert together[0, 0] != together[1, 0]
+    if learner.config is not None:  # and the method did something
+        assert not torch.equal(together, train(METHODS["backprop"], range(4), 1000, period=200, bin_size=500))
+
+
+def test_redo_judges_each_seed_by_its_own_recent_examples() -> None:
+    """Just those units of just those seeds whose mean |h| over the window is small are replaced."""
+    learners = Learners(range(3), 20, 5)
+    assert learners.hidden is not None
+    network = learners.network(SGD(list(learners.parameters()), 0.0))
+    redo = EachSeed(ReDoConfig(threshold=0.5, period=300), network, range(3))
+    bits = (torch.rand(300, 3, 20, 1, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    before, seen = learners.hidden.weight.clone(), []
+    for one in bits:
+        assert torch.equal(learners.hidden.weight, before)
+        learners.learn(one, torch.zeros(3, 1, 1))
+        seen.append(network.activations["hidden"])
+        redo.after_step(network)
+    dormant = dormancy_score(torch.stack(seen[-WINDOW:])) <= 0.5
+    assert len(dormant.sum(-1).unique()) > 1  # not equally many in each seed
+    assert torch.equal((learners.hidden.weight != before).any(-1), dormant)
+    assert torch.equal(learners.output.weight.squeeze(-2) == 0, dormant)
 
 
 def test_seedwise_randomness_shares_equally() -> None:
@@ -126,16 +179,16 @@ def test_seedwise_randomness_shares_equally() -> None:
 
 def test_rate_zero_is_plain_backprop() -> None:
     backprop, off, on = (
-        train("backprop", range(3), 1000, period=200, bin_size=500, config=config)
-        for config in (None, published(0.0), published(1e-2))
+        train(learner, range(3), 1000, period=200, bin_size=500)
+        for learner in (METHODS["backprop"], published(0.0), published(1e-2))
     )
     assert torch.equal(backprop, off)
     assert not torch.equal(backprop, on)
 
 
 def test_an_error_that_is_not_finite_is_named() -> None:
-    with pytest.raises(experiment.NumericFailure, match="backprop: an error is no longer finite between examples 0"):
-        train("backprop", range(2), 500, bin_size=500, learning_rate=100.0)
+    with pytest.raises(experiment.NumericFailure, match="an error is no longer finite between examples 0"):
+        train(METHODS["backprop"], range(2), 500, bin_size=500, learning_rate=100.0)
 
 
 # ---- plasticity
@@ -152,8 +205,8 @@ def growth(errors: Tensor) -> Tensor:
 def test_continual_backprop_keeps_what_backprop_loses() -> None:
     """20 regimes of 1,000 examples, 80 seeds; at rate 0 the two are the same and the last two lines fail."""
     seeds = range(80)
-    backprop = train("backprop", seeds, 20_000, **SCALE)  # type: ignore[arg-type]
-    cbp = train("cbp", seeds, 20_000, config=published(1e-3), **SCALE)  # type: ignore[arg-type]
+    backprop = train(METHODS["backprop"], seeds, 20_000, **SCALE)  # type: ignore[arg-type]
+    cbp = train(published(1e-3), seeds, 20_000, **SCALE)  # type: ignore[arg-type]
     assert standard_errors(growth(backprop)) > 2.5
     assert standard_errors(growth(cbp)) < 1
     assert standard_errors(growth(backprop) - growth(cbp)) > 4
@@ -165,7 +218,7 @@ def test_published_figures() -> None:
     """Twenty minutes of a core: a million examples, 20 seeds."""
     first, last = {}, {}
     for method in ("backprop", "linear", "cbp"):
-        errors = train(method, range(20), 1_000_000).numpy()
+        errors = train(METHODS[method], range(20), 1_000_000).numpy()
         first[method], last[method] = (float(window.mean()) for window in windows(errors))
     assert last["backprop"] >= 1.4 * first["backprop"]
     assert last["backprop"] > last["linear"]
@@ -196,7 +249,8 @@ def test_command_writes_errors_and_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(experiment, "BIN", 100)
-    assert experiment.main(["--seeds", "2", "--examples", "4e2", "--out", str(tmp_path / "new" / "folder")]) == DONE
+    out = str(tmp_path / "new" / "folder")
+    assert experiment.main(["--seeds", "2", "--examples", "4e2", "--jobs", "1", "--out", out]) == DONE
     printed = capsys.readouterr().out
     for words in (*METHODS, "first 100", "last 100", "errors.png", "Next, "):
         assert words in printed
@@ -213,11 +267,50 @@ def test_command_names_every_fault_at_once(tmp_path: Path, capsys: pytest.Captur
     arguments = ["--methods", "cpb", "--seeds", "1", "--examples", "30_000", "--out", str(taken)]
     assert experiment.main(arguments) == BAD_INPUT
     shown = capsys.readouterr().err
-    assert 'error: unknown method "cpb": allowed are backprop, linear, cbp' in shown
+    assert 'error: unknown method "cpb": allowed are backprop, linear, tanh, l2' in shown
     assert 'did you mean "cbp"?' in shown
     assert "error: --seeds must be at least 2" in shown
     assert "error: --examples must be a multiple of 20,000 and at least 40,000, got 30,000" in shown
     assert f"error: --out must be a folder, but {taken} is a file" in shown
+
+
+def test_settings_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "BIN", 100)
+    short = ["--methods", "l2", "--seeds", "2", "--examples", "200", "--jobs", "1", "--out", str(tmp_path)]
+    written = []
+    for more in ([], ["--set", "l2.strength=1e-3"], ["--set", "l2.strength=0.5"], ["--first-seed", "5"]):
+        assert experiment.main([*short, *more]) == DONE
+        written.append((tmp_path / "errors.csv").read_text())
+    assert written[0] == written[1]
+    assert len(set(written)) == 3
+
+
+def test_settings_that_cannot_be_set_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "shrink_and_perturb.period=change",
+        "l2.strength=-1",
+        "l2.strenth=1",
+        "linear.strength=1",
+        "l2",
+        "redo.period=change",
+    ]
+    assert experiment.main(["--set", *words]) == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert "error: --set l2.strength must be in [0, inf), got -1.0" in shown
+    assert 'error: --set l2: unknown setting "strenth": allowed are strength' in shown
+    assert 'error: --set linear.strength=1: unknown method with settings "linear": allowed are l2' in shown
+    assert "error: --set takes METHOD.SETTING=VALUE, got 'l2'" in shown
+    assert "error: --set shrink_and_perturb.period must be a number of examples" in shown
+    assert "error: --set redo.period must be a whole number, got 'change'" in shown
+
+
+def test_train_says_where_the_benchmarks_are(command: Callable[..., Outcome]) -> None:
+    outcome = command("experiment=slowly_changing_regression")
+    assert outcome.code == BAD_INPUT
+    assert outcome.errors == [
+        "error: experiment=slowly_changing_regression trains no agent and is a script of its own: "
+        "python -m experiments.slowly_changing_regression"
+    ]
 
 
 def test_command_refuses_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity import Chain, Every, Intervention, OnChange, StepMetrics, attach, schedule
+from plasticity import Chain, ContinualBackprop, Every, Idle, Intervention, OnChange, StepMetrics, attach, schedule
 from tests.plasticity.models import mlp, network, train
 
 
@@ -93,3 +93,28 @@ def test_on_change_acts_once_at_the_first_step_after_each_change():
 def test_a_period_is_a_number_of_steps_or_a_change():
     assert isinstance(schedule("change", Recorder("a", [])), OnChange)
     assert schedule(5, Recorder("a", [])).period == 5
+
+
+def test_step_metrics_of_a_network_as_a_whole():
+    model = mlp()
+    net, metrics = network(model, torch.optim.SGD(model.parameters(), lr=0.1)), StepMetrics()
+    attach(metrics, net)
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    metrics.arm()
+    train(model, net.optimizers[0], 1)
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    numbers = metrics.telemetry()
+    assert numbers["gradient_norm"] == pytest.approx(float(gradient.norm()))
+    assert numbers["zero_gradient_fraction"] == pytest.approx(float((gradient == 0).double().mean()))
+    assert numbers["update_ratio"] == pytest.approx(0.1 * float(gradient.norm() / before.norm()), rel=1e-4)
+
+
+def test_histograms_pass_through_whatever_wraps_a_method():
+    layers = network(mlp()).layers
+    every, change = (schedule(period, ContinualBackprop(layers)) for period in (3, "change"))
+    assert Intervention.histograms(every) == {}
+    for wrapped in (every, change, Chain([every]), Chain([Idle(), change])):
+        found = wrapped.histograms()
+        assert sorted(found) == ["0/age", "0/utility", "1/age", "1/utility"]
+        assert found["0/age"].tolist() == [0] * 6
+        assert found["0/utility"].tolist() == [0.0] * 6

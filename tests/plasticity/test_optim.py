@@ -171,6 +171,57 @@ def test_states_of_other_optimizers_and_amsgrad_are_refused():
             UnitAdam(model.parameters()).load_state_dict(other.state_dict())
 
 
+def test_after_a_reset_of_single_weights_they_are_a_fresh_adams_and_the_others_untouched():
+    random = torch.Generator().manual_seed(0)
+    gradients = torch.randn(60, 6, 5, generator=random, dtype=torch.float64)
+    some = torch.rand(6, 5, generator=random) < 0.4
+    whole, fresh, old = (nn.Parameter(torch.zeros(6, 5, dtype=torch.float64)) for _ in range(3))
+    ours, new, stale = UnitAdam([whole], lr=0.01), torch.optim.Adam([fresh], lr=0.01), torch.optim.Adam([old], lr=0.01)
+    for step, gradient in enumerate(gradients):
+        if step == 40:
+            ours.reset(whole, entries=some)
+            with torch.no_grad():
+                fresh.copy_(old)
+        for parameter, optimizer in ((whole, ours), (old, stale), (fresh, new)):
+            if optimizer is not new or step >= 40:
+                parameter.grad = gradient.clone()
+                optimizer.step()
+    assert (whole - torch.where(some, fresh, old)).abs().max() < 1e-12
+    assert ours.steps(whole).equal(torch.where(some, 20, 60))
+    ours.reset(whole, rows=torch.tensor([True] + [False] * 5))
+    assert ours.steps(whole)[0].tolist() == [0] * 5
+    assert ours.steps(whole)[1:].equal(torch.where(some, 20, 60)[1:])
+
+
+def test_counts_of_single_weights_survive_save_and_load_exactly():
+    p = nn.Parameter(torch.ones(3, 2))
+    one, two = UnitAdam([p]), UnitAdam([p])
+    p.grad = torch.ones_like(p)
+    one.step()
+    one.reset(p, entries=torch.tensor([[True, False]] * 3))
+    one.state[p]["entry_step"][0, 1] = 2**24 + 1  # float32 would round it
+    two.load_state_dict(one.state_dict())
+    assert two.state[p]["entry_step"].equal(one.state[p]["entry_step"])
+    assert two.state[p]["entry_step"].dtype == torch.int64
+
+
+def test_without_masks_all_of_a_parameter_starts_afresh_in_any_optimizer():
+    for make in (UnitAdam, torch.optim.Adam, torch.optim.RMSprop):
+        p, q, fresh = (nn.Parameter(torch.ones(3, 2)) for _ in range(3))
+        optimizer = make([p, q], lr=0.1)
+        for parameter in (p, q):
+            parameter.grad = torch.ones_like(p)
+        optimizer.step()
+        reset_state(optimizer, p)
+        assert p not in optimizer.state
+        assert q in optimizer.state
+        with torch.no_grad():
+            p.fill_(1.0)
+        p.grad, fresh.grad = torch.full_like(p, 2.0), torch.full_like(p, 2.0)
+        optimizer.step(), make([fresh], lr=0.1).step()
+        assert torch.equal(p, fresh)
+
+
 def test_wrong_settings_and_masks_are_named():
     p = nn.Parameter(torch.ones(3, 2))
     with pytest.raises(ValueError, match=r"lr must be in \[0, inf\), got -1"):
@@ -181,6 +232,8 @@ def test_wrong_settings_and_masks_are_named():
         UnitAdam([p], betas=(0.9, 1.0))
     with pytest.raises(ValueError, match=r"columns must be a mask over dimension 1 .* \(3, 2\), got shape \(3,\)"):
         UnitAdam([p]).reset(p, columns=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"entries must have the shape \(3, 2\), got \(2, 3\)"):
+        UnitAdam([p]).reset(p, entries=torch.ones(2, 3, dtype=torch.bool))
 
 
 def test_other_optimizers_reset_the_state_they_have_and_adam_says_what_it_lacks():

@@ -1,0 +1,115 @@
+"""Resets: re-initialise the last layers, or all, now and then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from plasticity.buffers import Buffers
+from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
+from plasticity.layers import HiddenLayer, weight_of
+from plasticity.network import Network
+from plasticity.settings import check, setting
+
+
+@dataclass(frozen=True)
+class ResetConfig:
+    """Settings of `Reset`.
+
+    layers: how many of each network's last layers start afresh, or `all`; all heads together are the last layer. The
+        paper resets all layers of SAC, and the last one of the deeper networks that play Atari.
+    period: gradient steps from one time to the next, or `change`: at every change of the world. The paper resets SAC
+        every 2e5 environment steps, which are as many gradient steps where each has one.
+    init: the distribution of the fresh weights; `network` is the scale each layer started with.
+    log_std: let a policy's free log standard deviations start afresh too, from their first values.
+    """
+
+    layers: int | Literal["all"] = setting("all", within="[0, inf)")
+    period: Period = setting(200_000, within="[1, inf)")
+    init: str = setting("network", choices=INITIALISATIONS)
+    log_std: bool = setting(False)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def build(self, network: Network, seed: int) -> Every | OnChange:
+        """The intervention for one network."""
+        method = Reset(network, layers=self.layers, init=self.init, log_std=self.log_std, seed=seed)
+        return schedule(self.period, method)
+
+
+class Reset(nn.Module, Intervention):
+    """Re-initialise the last `layers` layers, each time it acts: `Every(200_000, Reset(network, layers=1))`.
+
+    Weights are drawn anew and biases 0; normalisation gains of these layers are 1 again, their biases 0; the optimizer
+    forgets all of it. A target network gets the same weights. What an agent keeps, such as a replay buffer, is left
+    alone and is what it relearns from. Parameters are written in place, so the optimizer goes on training them.
+
+    Nikishin et al., "The primacy bias in deep reinforcement learning", ICML 2022, arXiv 2205.07802. The authors' code
+    makes a completely new agent, entropy temperature included, which here is left alone; as here, its new target critic
+    equals its new critic.
+    """
+
+    bounds: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        layers: int | Literal["all"] = "all",
+        init: str = "network",
+        log_std: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.config = ResetConfig(layers=layers, init=init, log_std=log_std)
+        self.random = Randomness(seed, network.name, "reset")
+        activation: dict[nn.Module, nn.Module] = {layer.linear: layer.activation for layer in network.layers}
+        bounds = [uniform_bound(linear, init, activation.get(linear)) for linear in network.linears]
+        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
+        self.log_std = Buffers(network.log_std)
+
+    def after_step(self, network: Network) -> None:
+        chosen = self._last_layers(network)
+        if not chosen:
+            return
+        for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
+            if linear in chosen:
+                weight = weight_of(linear)
+                weight.copy_(self.random.uniform(*weight.shape, bound=bound))
+                if isinstance(bias := getattr(linear, "bias", None), Tensor):
+                    bias.zero_()
+                self._forget(network, linear)
+        for layer in network.layers:
+            if layer.linear in chosen:
+                self._renew_norms(network, layer)
+        for linear, twin in network.pairs():
+            if linear in chosen:
+                twin.load_state_dict(linear.state_dict())
+        if self.config.log_std:
+            for parameter, first in zip(network.log_std, self.log_std, strict=True):
+                parameter.copy_(first)
+                network.forget(parameter)
+
+    def _last_layers(self, network: Network) -> set[nn.Module]:
+        hidden = [layer.linear for layer in network.layers]
+        heads = [linear for linear in network.linears if linear not in hidden]
+        levels = [[linear] for linear in hidden if linear in network.linears] + ([heads] if heads else [])
+        count = len(levels) if self.config.layers == "all" else self.config.layers
+        return {linear for level in levels[max(len(levels) - count, 0) :] for linear in level}
+
+    def _renew_norms(self, network: Network, layer: HiddenLayer) -> None:
+        twin = network.twins.get(layer.name)
+        for norm in (layer.norm, None if twin is None else twin.norm):
+            if norm is not None:
+                norm.reset_parameters()
+        if layer.norm is not None:
+            self._forget(network, layer.norm)
+
+    def _forget(self, network: Network, module: nn.Module) -> None:
+        for parameter in module.parameters(recurse=False):
+            network.forget(parameter)
