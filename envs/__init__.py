@@ -3,26 +3,42 @@
 `gymnasium.make("SlipperyAnt-v5", period=500, schedule_seed=7)`, or wrap any environment of your own in `NonStationary`.
 """
 
-from envs.changes import Change, parse_changes, parse_schedule
+from envs.changes import Change, parse_changes
+from envs.drift import Drift, Linear, OrnsteinUhlenbeck, RandomWalk, Sine
+from envs.grammar import parse_schedule
 from envs.nonstationary import NonStationary
 from envs.physics import targets_of
-from envs.schedule import At, Every, Listed, LogUniform, Poisson, Schedule, Uniform
+from envs.schedule import Schedule
+from envs.switch import TaskSwitch
 from envs.target import Target
-from envs.tasks import TASKS, make_nonstationary, register
+from envs.tasks import TASKS, make_nonstationary, make_task_sequence, register
+from envs.values import GaussianVector, Listed, LogUniform, Mask, Permutation, Sign, Uniform
+from envs.when import At, Every, Poisson
 
 __all__ = [
     "TASKS",
     "At",
     "Change",
+    "Drift",
     "Every",
+    "GaussianVector",
+    "Linear",
     "Listed",
     "LogUniform",
+    "Mask",
     "NonStationary",
+    "OrnsteinUhlenbeck",
+    "Permutation",
     "Poisson",
+    "RandomWalk",
     "Schedule",
+    "Sign",
+    "Sine",
     "Target",
+    "TaskSwitch",
     "Uniform",
     "make_nonstationary",
+    "make_task_sequence",
     "parse_changes",
     "parse_schedule",
     "targets_of",

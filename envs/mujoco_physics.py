@@ -1,10 +1,11 @@
-"""MuJoCo targets: friction, friction_scale, gravity, mass, damping, gear.
+"""How MuJoCo's physics are really changed: whole arrays of the model, and what they mean.
 
 Three rules, each learnt from a mistake in published benchmarks:
 * Contact friction is the element-wise maximum over the two geoms, so all geoms are written: lowering the floor alone
   changes nothing.
 * Nominal arrays are copied once and every write starts from them, so changes never compound and restoring is exact.
-* The live MjData is never touched: mj_forward or mj_setConst on it would change rewards, or move the robot.
+* The live MjData is never touched: mj_forward or mj_setConst on it would change rewards, or move the robot. (A push is
+  the one exception: MuJoCo reads external forces from there, as it reads controls.)
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.target import POSITIVE, Target
+from envs.target import POSITIVE
 
 FRICTION_RANGE = (1e-5, 5.0)  # MuJoCo's own floor (mjMINMU); and a friction at which Ant sinks 0.44 m into the ground
 FRICTION_WARN = 3.0
+AT_JOINT = mujoco.mjtTrn.mjTRN_JOINT  # the kind of actuator that drives a joint
 
 Array = NDArray[np.float64]
 
@@ -111,7 +113,7 @@ def _friction(model: Any) -> list[Array]:
     return [model.geom_friction[:, 0], model.pair_friction[:, :2]]
 
 
-def _damping(model: Any) -> list[Array]:
+def damping(model: Any) -> list[Array]:
     # By dof address, not joint id. MuJoCo 4 adds the coefficients of nonlinear damping.
     return [model.dof_damping] + ([model.dof_dampingpoly] if hasattr(model, "dof_dampingpoly") else [])
 
@@ -130,7 +132,7 @@ def _has_frictional_contact(model: Any) -> bool:
     return bool(((mask | mask.T) & frictional & apart).any())
 
 
-def _has_weight(model: Any) -> bool:
+def has_weight(model: Any) -> bool:
     """Whether gravity pushes on any degree of freedom, in any of a few poses: not in the planar Swimmer or Reacher."""
     data, rng = mujoco.MjData(model), np.random.Generator(np.random.Philox(key=0))
     for _ in range(4):
@@ -142,7 +144,7 @@ def _has_weight(model: Any) -> bool:
     return False
 
 
-def _set_const(model: Any) -> None:
+def set_const(model: Any) -> None:
     """Recompute what the model derives from its masses; on a scratch MjData, since it teleports the one it is given."""
     derived = model.stat.meaninertia == _mean_inertia(model)  # rather than set by hand in the XML
     mujoco.mj_setConst(model, mujoco.MjData(model))
@@ -152,29 +154,6 @@ def _set_const(model: Any) -> None:
 
 def _mean_inertia(model: Any) -> float:
     return float(sum(model.dof_M0.tolist()) / model.nv)  # one by one, as the compiler adds: the same bits
-
-
-MUJOCO: dict[str, Callable[[], Target]] = {
-    "friction": lambda: Friction("friction", absolute=True),
-    "friction_scale": lambda: Friction("friction_scale", absolute=False),
-    "gravity": lambda: ModelArrays(
-        "gravity", lambda m: [m.opt.gravity], _has_weight, "gravity moves none of its joints", low=0.0, high=10.0
-    ),
-    "mass": lambda: ModelArrays(
-        "mass",
-        lambda m: [m.body_mass, m.body_inertia],
-        lambda m: bool((m.body_mass > 0).any()),
-        "no body has mass",
-        after=_set_const,
-    ),
-    "damping": lambda: ModelArrays(
-        "damping", _damping, lambda m: any((a != 0).any() for a in _damping(m)), "no joint is damped", low=0.0
-    ),
-    # Of what derives from the gear, muscles alone would read it (actuator_acc0).
-    "gear": lambda: ModelArrays(
-        "gear", lambda m: [m.actuator_gear], lambda m: m.nu > 0, "it has no actuators", low=0.0, after=_set_const
-    ),
-}
 
 
 def copy_data(env: Any, source: Any) -> None:

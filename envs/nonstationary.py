@@ -5,27 +5,27 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
-from numpy.typing import NDArray
 
 from envs import snapshot
 from envs.changes import BOUNDARIES, parse_changes
+from envs.context import CONTEXTS, check_flat, extended, told
+from envs.grammar import Timeline
+from envs.live import PREFIX
 from envs.parsing import choose, parse_count
-from envs.schedule import Schedule
-from envs.world import PREFIX, Live, World
+from envs.world import World
 
-CONTEXTS = ("hidden", "info", "obs")
 CHANGE_POINT, CONTEXT = PREFIX + "change_point", PREFIX + "context"
 
 
 class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Change an environment's physics on a schedule.
+    """Change an environment's physics, or what passes between it and the agent, on a schedule.
 
     Time t counts environment steps of all sub-environments together: each `step` adds `stride`, the number of
     sub-environments, so that every copy knows the time without a message. What is due at t is a pure function of
@@ -35,7 +35,8 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Every info, of `reset` and of `step`, has these keys (for logging; the agent does not see infos):
         nonstationary/<target> (float), nonstationary/regime (int): what was in force during that step, or is from that
-            reset on. The regime is the number of changes so far, summed over the targets; -1 while a value is pinned.
+            reset on; of a vector the float is a reading, such as its norm (see the target). The regime is the number of
+            changes so far, summed over the targets; -1 while a value is pinned. A drift moves the float alone.
         nonstationary/change_point (bool): True where a new regime is in force for the first time: at the reset that
             brought it, and at the first step taken under it. The first regime, and moves of the clock, are no changes.
 
@@ -51,9 +52,11 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             `step`: before the next step.
             `truncate`: the episode ends at once, as truncated and never as terminated, its last observation still of
             the old regime; the new one begins with the reset.
-        context: what the agent is told of the values in force for its next action, a vector (n_changes,) in the order
-            of `changes`. `hidden`: nothing. `info`: infos carry it as `nonstationary/context`, for algorithms that
-            look there. `obs`: it is appended to the observation, which must be a flat Box of floats and remains one.
+            A drift moves on between steps, whatever is said here, unless its own change says `episode`.
+        context: what the agent is told of the values in force for its next action, a vector in the order of `changes`,
+            one number for each change or, of a target that takes vectors, `size` numbers. `hidden`: nothing. `info`:
+            infos carry it as `nonstationary/context`, for algorithms that look there. `obs`: it is appended to the
+            observation, which must be a flat Box of floats and remains one.
         count_resets: whether the reset after an episode counts as a step. True is right for gymnasium's vector
             environments in their default mode, where an autoreset takes up a whole vector step; False for all others
             (SB3's, and AutoresetMode.SAME_STEP).
@@ -93,10 +96,13 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._count_resets = bool(count_resets)
         self._stepped = False  # whether a step has been taken since the last reset
         if context == "obs":
-            _check_flat(env.observation_space)
+            check_flat(env.observation_space)
         self._world = World(self._changes, self._boundary, env)
+        for live in self._world.lives:
+            if callable(widened := getattr(live.target, "observation_space", None)):
+                self.observation_space = widened(self.observation_space)
         if context == "obs":
-            self.observation_space = _extended(env.observation_space, self._world.lives)
+            self.observation_space = extended(self.observation_space, self._world.lives)
         self._relabel(change_point=False)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -105,15 +111,20 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         Returns:
             observation, reward, terminated, truncated, info, as Gymnasium's; info says what was in force in this step.
         """
+        world = self._world
+        for act in world.actions:
+            action = act(action, world.clock)
         observation, reward, terminated, truncated, info = self.env.step(action)
         info.update(self._labels)
         self._labels[CHANGE_POINT] = False
         self._stepped = True
-        world = self._world
         world.clock += self._stride
+        for see in world.observations:
+            observation = see(observation, world.clock)
+        for pay in world.rewards:
+            reward = pay(reward, info)
         if world.clock >= world.next:
-            if world.enter(("step",)):
-                self._relabel(change_point=True)
+            self._relabel(change_point=world.enter(("step",)))
             truncated = truncated or (world.overdue() and not terminated)
         if self._context != "hidden":
             observation = self._tell(observation, info)
@@ -132,13 +143,25 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if options and "schedule_clock" in options:
             options = dict(options)
             self.set_clock(options.pop("schedule_clock"))
-        if self._world.enter():
-            self._relabel(change_point=True)
+        world = self._world
+        self._relabel(change_point=world.enter() or self._labels[CHANGE_POINT])
+        for begin in world.begins:
+            begin()
         observation, info = self.env.reset(seed=seed, options=options)
+        for see in world.observations:
+            observation = see(observation, world.clock)
         info.update(self._labels)
         if self._context != "hidden":
             observation = self._tell(observation, info)
         return observation, info
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # as gymnasium.Wrapper does
+        """The environment's specification; `nondeterministic` where equal seeds mean other steps at another time."""
+        spec = super().spec
+        if spec is not None and self._world.restless:
+            spec.nondeterministic = True
+        return spec
 
     @property
     def clock(self) -> int:
@@ -146,8 +169,8 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._world.clock
 
     @property
-    def schedules(self) -> dict[str, Schedule]:
-        """The schedules, by the name of their target."""
+    def schedules(self) -> dict[str, Timeline]:
+        """The schedules and drifts, by the name of their target."""
         return {live.name: live.schedule for live in self._world.lives}
 
     def set_clock(self, step: int, stride: int | None = None) -> None:
@@ -173,12 +196,19 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Return what is in force in this environment now, under the keys that infos have."""
         return self._world.applied()
 
-    def pin(self, value: float | Mapping[str, float] | None = None, *, regime: int | None = None) -> None:
+    def pin(
+        self,
+        value: float | Sequence[float] | Mapping[str, float | Sequence[float]] | None = None,
+        *,
+        regime: int | None = None,
+    ) -> None:
         """Freeze the physics, at once and until `unpin`; for evaluation copies. The clock runs on.
 
         Args:
-            value: the value, or a dict of target -> value, the targets not named keeping theirs.
-            regime: instead, a regime of the schedule, as infos number it. With neither, what is in force is frozen.
+            value: the value, or a dict of target -> value, the targets not named keeping theirs. A target that takes
+                vectors is given all its entries, or one number for all.
+            regime: instead, a regime of the schedule, as infos number it; drifts stop where it begins. With neither,
+                what is in force is frozen.
 
         Raises:
             ValueError: both given, unknown names, values outside the target's range, a regime that never comes.
@@ -192,14 +222,14 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self._world.enter(("step",) if self._stepped else BOUNDARIES):
-            self._relabel(change_point=False)
+        entered = self._world.enter(("step",) if self._stepped else BOUNDARIES)
+        self._relabel(change_point=self._labels[CHANGE_POINT] and not entered)
 
     def _relabel(self, *, change_point: bool) -> None:
         self._labels: dict[str, Any] = {**self._world.applied(), CHANGE_POINT: change_point}
 
     def _tell(self, observation: Any, info: dict[str, Any]) -> Any:
-        values = np.array([live.reading(live.value) for live in self._world.lives])
+        values = told(self._world.lives)
         if self._context == "info":
             info[CONTEXT] = values
             return observation
@@ -210,17 +240,26 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _state(self) -> dict[str, Any]:
         world = self._world
-        in_force = [(live.regime, live.value) for live in world.lives]
+        in_force = [(live.regime, live.span, live.value) for live in world.lives]
+        memories = [getattr(live.target, "memory", None) for live in world.lives]
         own = {key: value for key, value in vars(self).items() if key not in ("env", "_world")}
-        return {"own": own, "clock": world.clock, "pinned": world.pinned, "in_force": in_force}
+        return {
+            "own": own,
+            "clock": world.clock,
+            "pinned": world.pinned,
+            "in_force": in_force,
+            "memories": memories,
+        }
 
     def _revive(self, state: dict[str, Any], env: gym.Env[Any, Any], saved: dict[str, Any]) -> None:
         vars(self).update(state["own"], env=env)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the original was built
             self._world = World(self._changes, self._boundary, env)
-        for live, (regime, value) in zip(self._world.lives, state["in_force"], strict=True):
-            live.put(regime, value)
+        for live, in_force, memory in zip(self._world.lives, state["in_force"], state["memories"], strict=True):
+            live.put(*in_force)
+            if memory is not None:
+                live.target.memory = memory  # type: ignore[attr-defined]
         self._world.clock, self._world.pinned = state["clock"], state["pinned"]
         self._world.enter(())
         snapshot.load(env, saved)
@@ -233,7 +272,7 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return how(self.env)
         finally:
             for live in self._world.lives:
-                live.put(live.regime, live.value)
+                live.put(live.regime, live.span, live.value)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self._state(), "env": self._nominal(pickle.dumps), "saved": snapshot.save(self.env)}
@@ -257,15 +296,3 @@ def _refuse_nesting(env: gym.Env[Any, Any]) -> None:
                 f"give all changes to one NonStationary (it changes {', '.join(env.schedules)})"
             )
         env = env.env
-
-
-def _check_flat(space: spaces.Space[Any]) -> None:
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f'context "obs" needs a flat Box of floats as the observation space, got {space}')
-
-
-def _extended(space: Any, lives: list[Live]) -> spaces.Box:
-    """Return the observation space with room for the values in force: a Box of shape (n + n_changes,)."""
-    low: NDArray[Any] = np.concatenate([space.low, [live.low for live in lives]]).astype(space.dtype)
-    high: NDArray[Any] = np.concatenate([space.high, [live.high for live in lives]]).astype(space.dtype)
-    return spaces.Box(low, high, dtype=space.dtype.type)

@@ -8,13 +8,18 @@ here, and re-applies the changes.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium as gym
 
-from envs.physics import is_mujoco
-
 ATTRIBUTES = ("_np_random", "_np_random_seed", "spec")
+
+
+def is_mujoco(env: gym.Env[Any, Any]) -> bool:
+    """Whether the environment has a MuJoCo `model` and `data`; imports mujoco only if the environment has done so."""
+    mujoco = sys.modules.get("mujoco")
+    return mujoco is not None and isinstance(getattr(env.unwrapped, "model", None), mujoco.MjModel)
 
 
 def save(env: gym.Env[Any, Any]) -> dict[str, Any]:

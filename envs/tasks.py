@@ -8,6 +8,7 @@ here and one row in `TASKS`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from envs.nonstationary import NonStationary
 from envs.parsing import choose
+from envs.switch import TaskSwitch
 
 
 def slippery_ant(
@@ -151,6 +153,44 @@ def make_nonstationary(
     return NonStationary(
         gym.make(id, **kwargs),
         changes,
+        schedule_seed=schedule_seed,
+        stride=stride,
+        boundary=boundary,
+        context=context,
+        count_resets=count_resets,
+    )
+
+
+def make_task_sequence(
+    tasks: Sequence[str | Mapping[str, Any]],
+    steps_per_task: int | float | str,
+    *,
+    repeat: bool = True,
+    schedule_seed: int = 0,
+    stride: int = 1,
+    boundary: str = "episode",
+    context: str = "hidden",
+    count_resets: bool = False,
+) -> NonStationary:
+    """Return a sequence of tasks: the first for `steps_per_task` environment steps, then the next, and so on.
+
+    It is a `NonStationary` environment whose target `task` is the number of the task, from 0: infos, clock, pins and
+    copies are as always. A task that is pinned is entered at the next reset.
+
+    Args:
+        tasks: registered ids, or dicts with an `id` and keyword arguments for `gymnasium.make`; two or more, with equal
+            spaces.
+        steps_per_task: environment steps, all sub-environments together.
+        repeat: whether the first follows the last; otherwise the last stays for good.
+        boundary: `episode` or `truncate`, see `NonStationary`: a task begins with a reset.
+        schedule_seed, stride, context, count_resets: see `NonStationary`.
+    """
+    choose("'boundary' of a sequence of tasks", boundary, ("episode", "truncate"))
+    order = ",".join(str(number) for number in range(len(tasks)))
+    kind = "cycle" if repeat else "list"
+    return NonStationary(
+        TaskSwitch(tasks),
+        {"target": "task", "when": f"every:{steps_per_task}", "to": f"{kind}:{order}", "first": "draw"},
         schedule_seed=schedule_seed,
         stride=stride,
         boundary=boundary,

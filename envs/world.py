@@ -6,47 +6,17 @@ The wrapper (nonstationary.py) turns this into Gymnasium's steps, resets and inf
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 
 from envs.changes import BOUNDARIES, Change
-from envs.parsing import choose, parse_count, parse_number
-from envs.physics import make_target
+from envs.live import PREFIX, Live
+from envs.parsing import choose, parse_count
+from envs.values import Value
 
-PREFIX = "nonstationary/"
 REGIME = PREFIX + "regime"
-
-
-class Live:
-    """One change at work: a target of its own, and the regime and value in force (None: nominal)."""
-
-    def __init__(self, change: Change, boundary: str, env: gym.Env[Any, Any]) -> None:
-        self.name, self.key, self.schedule = change.name, PREFIX + change.name, change.schedule
-        self.boundary = change.boundary or boundary
-        self.target = make_target(env, change.target)
-        self.nominal = float(getattr(self.target, "nominal", 1.0))
-        self.low = float(getattr(self.target, "low", -math.inf))
-        self.high = float(getattr(self.target, "high", math.inf))
-        self.regime, self.value = 0, self.schedule.value(0)
-
-    def check(self, *values: float) -> None:
-        for value in values:
-            if not self.low <= value <= self.high:
-                raise ValueError(f"{self.name} must be in [{self.low:g}, {self.high:g}], got {value:g}")
-
-    def put(self, regime: int, value: float | None) -> None:
-        """Bring a regime into force."""
-        self.regime, self.value = regime, value
-        if value is None:
-            self.target.restore()
-        else:
-            self.target.apply(value)
-
-    def reading(self, value: float | None) -> float:
-        return self.nominal if value is None else value
 
 
 class World:
@@ -67,24 +37,20 @@ class World:
         self.clock = 0
         self.pinned = False
         self.next = math.inf  # the next t at which a step has anything to do, so that all others cost one comparison
+        self._refuse_overlap()
         for live in self.lives:
-            low, high = live.schedule.bounds()
-            live.check(low, high)
-            if high > getattr(live.target, "warn_above", math.inf):
-                warnings.warn(f"{live.name} up to {high:g} is unphysical: bodies sink into each other", stacklevel=4)
-        quantities = [getattr(live.target, "quantity", live.name) for live in self.lives]
-        if len(set(quantities)) < len(quantities):
-            raise ValueError(f"changes {', '.join(live.name for live in self.lives)} overwrite each other: drop one")
-        for live in self.lives:
-            live.put(live.regime, live.value)
+            live.put(live.regime, live.span, live.value)
+        self.begins, self.actions = self._methods("begin"), self._methods("action")
+        self.observations, self.rewards = self._methods("observation"), self._methods("reward")
+        # Whether there is always something that moves with the clock, and not only at a change.
+        self.restless = any(live.drifts or not getattr(live.target, "repeats", True) for live in self.lives)
         self._plan()
 
     def due(self, step: int | None = None) -> dict[str, float | int]:
         """Return the values and the regime that the schedules say for t = step (None: now)."""
         t = self.clock if step is None else parse_count("step", step)
-        regimes = [live.schedule.regime(t) for live in self.lives]
-        values = [live.reading(live.schedule.value(k)) for live, k in zip(self.lives, regimes, strict=True)]
-        return {**dict(zip((live.key for live in self.lives), values, strict=True)), REGIME: sum(regimes)}
+        values = {live.key: live.due(t) for live in self.lives}
+        return {**values, REGIME: sum(live.schedule.regime(t) for live in self.lives)}
 
     def applied(self) -> dict[str, float | int]:
         """Return the values and the regime in force."""
@@ -92,46 +58,51 @@ class World:
         return {**{live.key: live.reading(live.value) for live in self.lives}, REGIME: regime}
 
     def enter(self, boundaries: Collection[str] = BOUNDARIES) -> bool:
-        """Bring the changes of these boundaries up to date with the clock; return whether anything changed."""
-        entered = False
+        """Bring the changes of these boundaries up to date with the clock; return whether a regime changed."""
+        changed = False
         for live in () if self.pinned else self.lives:
-            if live.boundary in boundaries and (regime := live.schedule.regime(self.clock)) != live.regime:
-                live.put(regime, live.schedule.value(regime))
-                entered = True
+            if live.boundary in boundaries and live.stale(self.clock):
+                changed |= live.enter(self.clock)
         self._plan()
-        return entered
+        return changed
 
     def overdue(self) -> bool:
         """Whether an episode must end because its regime has."""
-        return not self.pinned and any(
-            live.boundary == "truncate" and live.schedule.regime(self.clock) != live.regime for live in self.lives
-        )
+        return not self.pinned and any(live.boundary == "truncate" and live.stale(self.clock) for live in self.lives)
 
-    def pin(self, value: float | Mapping[str, float] | None, regime: int | None) -> None:
+    def pin(self, value: Any, regime: int | None) -> None:
         """Freeze the given values (or one for all, or what is in force), or a regime of the schedule."""
         if value is not None and regime is not None:
             raise ValueError(f"pin takes a value or a regime, got both: {value!r} and regime={regime!r}")
         if regime is not None:
             t = self._start(parse_count("regime", regime))
             for live in self.lives:
-                k = live.schedule.regime(t)
-                live.put(k, live.schedule.value(k))
+                live.enter(t)
         elif value is not None:
             for live, number in self._read_values(value):
-                live.put(-1, number)
+                live.pin(number)
         self.pinned = True
         self._plan()
 
-    def _read_values(self, value: float | Mapping[str, float]) -> list[tuple[Live, float]]:
+    def _refuse_overlap(self) -> None:
+        quantities = [str(getattr(live.target, "quantity", live.name)) for live in self.lives]
+        for i, one in enumerate(quantities):
+            for j, other in enumerate(quantities):
+                if i != j and (one == other or other.startswith(one + ":")):
+                    names = ", ".join(live.name for live in self.lives)
+                    raise ValueError(f"changes {names} overwrite each other: drop one")
+
+    def _methods(self, name: str) -> list[Callable[..., Any]]:
+        methods = [getattr(live.target, name, None) for live in self.lives]
+        return [method for method in methods if callable(method)]
+
+    def _read_values(self, value: Any) -> list[tuple[Live, Value]]:
         by_name = {live.name: live for live in self.lives}
         if not isinstance(value, Mapping):
             if len(by_name) > 1:
                 raise ValueError(f"pin needs a dict of target -> value for {', '.join(by_name)}, got {value!r}")
             value = dict.fromkeys(by_name, value)
-        read = [(by_name[choose("'target'", name, by_name)], parse_number(name, got)) for name, got in value.items()]
-        for live, number in read:
-            live.check(number)
-        return read
+        return [((live := by_name[choose("'target'", name, by_name)]), live.parse(got)) for name, got in value.items()]
 
     def _start(self, regime: int) -> int:
         """Return the first t at which at least `regime` changes are due, over all targets."""
@@ -146,8 +117,5 @@ class World:
     def _plan(self) -> None:
         self.next = math.inf
         for live in () if self.pinned else self.lives:
-            if live.boundary == "episode":
-                continue  # seen to by reset
-            regime = live.schedule.regime(self.clock)
-            start = self.clock if regime != live.regime else live.schedule.start(regime + 1)
-            self.next = min(self.next, math.inf if start is None else start)
+            if live.boundary != "episode":  # seen to by reset
+                self.next = min(self.next, self.clock if live.stale(self.clock) else live.span[1])

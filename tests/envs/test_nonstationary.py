@@ -166,6 +166,16 @@ def test_infos_have_constant_types_and_say_where_the_world_changed() -> None:
     assert regimes[-1] == 120 // PERIOD
 
 
+def test_a_change_at_an_episodes_last_step_is_announced_by_the_reset_and_the_step_that_follow() -> None:
+    env = cartpole("step", limit=10)
+    env.reset(seed=0)
+    env.set_clock(PERIOD - 10)
+    points = [env.step(step % 2)[4][POINT] for step in range(10)]
+    assert not any(points)
+    assert env.reset()[1][POINT] is True
+    assert [env.step(0)[4][POINT] for _ in range(2)] == [True, False]
+
+
 def test_seeding_leaves_the_schedule_alone_and_an_option_rewinds_it() -> None:
     env = cartpole()
     env.reset(seed=0)

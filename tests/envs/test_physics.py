@@ -1,6 +1,11 @@
 """Physics really changes, exactly, and nothing else does."""
 
+import inspect
+import math
+import pickle
 import re
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +13,16 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.acrobot import AcrobotEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
+from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 
 from envs import NonStationary, targets_of
+from envs.perturbations import PERTURBATIONS
 from envs.physics import make_target
 
 ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
@@ -126,6 +135,13 @@ def test_apply_leaves_the_simulation_alone_and_other_environments_too(target: st
         ("mass=every:9|cycle:0.5|draw", ('density="5.0"', 'density="2.5"')),
         ("damping=every:9|cycle:0.5|draw", ('damping="1"', 'damping="0.5"')),
         ("gear=every:9|cycle:0.5|draw", ('gear="150"', 'gear="75"')),
+        ("gear:hip_4=every:9|cycle:0.5|draw", ('joint="hip_4" gear="150"', 'joint="hip_4" gear="75"')),
+        ("mass:torso=every:9|cycle:0.5|draw", ('name="torso_geom"', 'name="torso_geom" density="2.5"')),
+        ("damping:hip_1=every:9|cycle:0.5|draw", ('name="hip_1"', 'name="hip_1" damping="0.5"')),
+        (
+            "gravity_direction=every:9|cycle:90|draw",
+            ('timestep="0.01"', f'timestep="0.01" gravity="9.81 0 {-9.81 * math.cos(math.pi / 2)!r}"'),
+        ),
     ],
 )
 def test_equal_to_an_environment_freshly_built_with_that_value(
@@ -211,7 +227,7 @@ def test_two_targets_that_write_the_same_are_refused() -> None:
         NonStationary(AntEnv(), ["friction=every:9|cycle:1", "friction_scale=every:9|cycle:1"])
 
 
-CARTPOLE = {
+CARTPOLE: dict[str, dict[str, Any]] = {
     "gravity": {"gravity": 19.6},
     "masscart": {"masscart": 2.0, "total_mass": 2.1},
     "masspole": {"masspole": 0.2, "total_mass": 1.2, "polemass_length": 0.1},
@@ -219,22 +235,42 @@ CARTPOLE = {
     "force_mag": {"force_mag": 20.0},
 }
 PENDULUM = {"gravity": {"g": 20.0}, "mass": {"m": 2.0}, "length": {"l": 2.0}}
+ACROBOT = {
+    "mass": {"LINK_MASS_1": 2.0, "LINK_MASS_2": 2.0, "LINK_MOI": 2.0},
+    "length": {
+        "LINK_LENGTH_1": 2.0,
+        "LINK_LENGTH_2": 2.0,
+        "LINK_COM_POS_1": 1.0,
+        "LINK_COM_POS_2": 1.0,
+        "LINK_MOI": 4.0,
+    },
+    "torque": {"AVAIL_TORQUE": [-2.0, 0.0, 2.0]},
+}
+MOUNTAIN_CAR = {"gravity": {"gravity": 0.005}, "force": {"force": 0.002}}
+CONTINUOUS_MOUNTAIN_CAR = {"force": {"power": 0.003}}
+ATTRIBUTES: dict[Any, dict[str, dict[str, Any]]] = {
+    CartPoleEnv: CARTPOLE,
+    PendulumEnv: PENDULUM,
+    AcrobotEnv: ACROBOT,
+    MountainCarEnv: MOUNTAIN_CAR,
+    Continuous_MountainCarEnv: CONTINUOUS_MOUNTAIN_CAR,
+}
 
 
 @pytest.mark.parametrize(
     ("env_class", "target", "attributes"),
-    [(CartPoleEnv, *row) for row in CARTPOLE.items()] + [(PendulumEnv, *row) for row in PENDULUM.items()],
+    [(env_class, *row) for env_class, rows in ATTRIBUTES.items() for row in rows.items()],
 )
 def test_classic_control_steps_as_if_built_with_that_value(
     env_class: Any, target: str, attributes: dict[str, float]
 ) -> None:
     changed, rebuilt, other = env_class(), env_class(), env_class()
-    nominal = dict(vars(changed))
+    nominal = {name: getattr(changed, name) for name in attributes}
     made = make_target(changed, target)
     for scale in (0.5, 3, 2):
         made.apply(scale)
     vars(rebuilt).update(attributes)
-    action = changed.action_space.sample()
+    action = 2 if env_class is AcrobotEnv or env_class is MountainCarEnv else changed.action_space.sample()
     states = []
     for env in (changed, rebuilt, other):
         env.reset(seed=1)
@@ -242,12 +278,48 @@ def test_classic_control_steps_as_if_built_with_that_value(
     np.testing.assert_allclose(states[0], states[1], rtol=1e-6)
     assert not np.array_equal(states[0], states[2])
     made.restore()
-    assert {name: vars(changed)[name] for name in attributes} == {name: nominal[name] for name in attributes}
+    assert {name: getattr(changed, name) for name in attributes} == nominal
+    assert {name: getattr(other, name) for name in attributes} == nominal
 
 
 def test_every_target_of_classic_control_is_covered_above() -> None:
-    assert set(targets_of(CartPoleEnv())) == set(CARTPOLE)
-    assert set(targets_of(PendulumEnv())) == set(PENDULUM) | {"max_torque"}
+    elsewhere = {PendulumEnv: {"max_torque"}, AcrobotEnv: {"gravity"}, Continuous_MountainCarEnv: {"gravity"}}
+    for env_class, rows in ATTRIBUTES.items():
+        assert set(targets_of(env_class())) - set(PERTURBATIONS) == set(rows) | elsewhere.get(env_class, set())
+
+
+@pytest.mark.parametrize(
+    ("env_class", "literal", "body"),
+    [(AcrobotEnv, "g = 9.8", "_dsdt"), (Continuous_MountainCarEnv, "0.0025 * math", "step")],
+)
+@pytest.mark.parametrize("scale", [0.0, 0.4, 1.0, 3.0])
+def test_gravity_that_is_a_literal_is_as_if_the_source_had_another(
+    env_class: Any, literal: str, body: str, scale: float
+) -> None:
+    source = textwrap.dedent(inspect.getsource(getattr(env_class, body)))
+    number = re.findall(r"[\d.]+", literal)[0]
+    assert source.count(literal) == 1
+    scope = dict(vars(sys.modules[env_class.__module__]))
+    exec(source.replace(literal, literal.replace(number, repr(float(number) * scale))), scope)
+    rebuilt = type("Rebuilt", (env_class,), {body: scope[body]})()
+    changed, other = NonStationary(env_class(), f"gravity=every:9|cycle:{scale}|draw"), env_class()
+    rng = np.random.default_rng(0)
+    for env in (changed, rebuilt, other):
+        env.reset(seed=1)
+    for _ in range(60):
+        action = changed.action_space.sample() if env_class is AcrobotEnv else rng.uniform(-1, 1, 1).astype(np.float32)
+        ours, theirs, nominal = (env.step(action)[0] for env in (changed, rebuilt, other))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        if scale == 1:
+            assert ours.tobytes() == nominal.tobytes()
+    assert (scale == 1) == np.array_equal(ours, nominal)
+    twin = pickle.loads(pickle.dumps(changed))
+    np.testing.assert_allclose(twin.step(action)[0], changed.step(action)[0], rtol=1e-6)
+    changed.pin(1.0)
+    changed.reset(seed=1)
+    other.reset(seed=1)
+    for _ in range(20):
+        assert changed.step(action)[0].tobytes() == other.step(action)[0].tobytes()
 
 
 def test_max_torque_weakens_pendulum_and_cannot_exceed_its_action_space() -> None:
@@ -261,5 +333,7 @@ def test_max_torque_weakens_pendulum_and_cannot_exceed_its_action_space() -> Non
 
 
 def test_an_environment_without_built_in_targets_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"no built-in targets for AcrobotEnv.*pass a class with validate"):
-        NonStationary(gym.make("Acrobot-v1"), "gravity=every:9|cycle:0.5")
+    with pytest.raises(
+        ValueError, match=r"unknown 'target' for BlackjackEnv.*reward_scale.*pass a class with validate"
+    ):
+        NonStationary(gym.make("Blackjack-v1"), "gravity=every:9|cycle:0.5")
