@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.observations import check_mask, check_permutation, displaced
+from envs.entries import Reordered, check_mask
 from envs.values import Vector
 
 MOST_DELAY = 100
@@ -27,44 +27,28 @@ def _bounded_box(name: str, env: gym.Env[Any, Any]) -> spaces.Box:
     return space
 
 
-class ActionPermutation:
+class ActionPermutation(Reordered):
     """Another order: of two or more discrete actions, or of the entries of continuous ones.
 
     Discrete: the agent's action a becomes value[a]. Continuous: entry i of what the environment gets is entry value[i]
     of what the agent said. Infos read the share of actions that are not in their place.
     """
 
-    name, low = "action_permutation", 0.0
-
-    _order: NDArray[np.int64] | None
+    name = "action_permutation"
 
     def validate(self, env: gym.Env[Any, Any]) -> None:
         space = env.action_space
         if isinstance(space, spaces.Discrete):
-            self.size, self._start = int(space.n), int(space.start)
+            size, self._start = int(space.n), int(space.start)
         else:
             box = _bounded_box(self.name, env)
             if np.ptp(box.low) or np.ptp(box.high):
                 raise _refuse(self.name, env, "it needs actions with the same bounds")
-            self.size = int(np.prod(box.shape))
-        if self.size < 2:
+            size = int(np.prod(box.shape))
+        if size < 2:
             raise _refuse(self.name, env, "it needs two actions or more")
         self._discrete = isinstance(space, spaces.Discrete)
-        self.nominal = np.arange(self.size, dtype=np.float64)
-        self.high = self.size - 1.0
-        self.restore()
-
-    def check(self, value: Vector) -> None:
-        check_permutation(self.name, value)
-
-    def apply(self, value: Vector) -> None:
-        self._order = value.astype(np.int64) if displaced(value) else None
-
-    def restore(self) -> None:
-        self._order = None
-
-    def reading(self, value: Vector) -> float:
-        return displaced(value)
+        self.begin_with(size)
 
     def action(self, action: Any, t: int) -> Any:
         if self._order is None:

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.entries import Reordered, check_mask
 from envs.stream import FIRST_NOISE, NOISE, Stream
 from envs.values import Vector
 
@@ -62,34 +63,17 @@ class ObservationOffset(BoxObservation):
         return _unbounded(space)
 
 
-class ObservationPermutation(BoxObservation):
+class ObservationPermutation(Reordered, BoxObservation):
     """Another order: entry i of what the agent sees is entry value[i] of what the environment says.
 
     Infos read the share of entries that are not in their place.
     """
 
-    name, floats, low = "observation_permutation", False, 0.0
-
-    _order: NDArray[np.int64] | None
+    name, floats = "observation_permutation", False
 
     def validate(self, env: gym.Env[Any, Any]) -> None:
         super().validate(env)
-        self.size = self.entries
-        self.nominal = np.arange(self.size, dtype=np.float64)
-        self.high = self.size - 1.0
-        self.restore()
-
-    def check(self, value: Vector) -> None:
-        check_permutation(self.name, value)
-
-    def apply(self, value: Vector) -> None:
-        self._order = value.astype(np.int64) if displaced(value) else None
-
-    def restore(self) -> None:
-        self._order = None
-
-    def reading(self, value: Vector) -> float:
-        return displaced(value)
+        self.begin_with(self.entries)
 
     def observation(self, observation: Observation, t: int) -> Observation:
         return observation if self._order is None else observation.reshape(-1)[self._order].reshape(self.shape)
@@ -170,24 +154,3 @@ class ObservationNoise(BoxObservation):
 
     def observation_space(self, space: Any) -> spaces.Box:
         return _unbounded(space)
-
-
-def displaced(value: Vector) -> float:
-    """Return the share of entries that are not in their place."""
-    return float((value != np.arange(len(value))).mean())
-
-
-def check_permutation(name: str, value: Vector) -> None:
-    """Refuse what is no permutation of 0, 1, ..., size - 1."""
-    if not np.array_equal(np.sort(value), np.arange(len(value))):
-        raise ValueError(f"{name} takes a permutation (to: permutation), got {_shown(value)}")
-
-
-def check_mask(name: str, value: Vector) -> None:
-    """Refuse what is neither 0 nor 1."""
-    if not np.isin(value, (0.0, 1.0)).all():
-        raise ValueError(f"{name} takes zeros and ones (to: mask:1), got {_shown(value)}")
-
-
-def _shown(value: Vector) -> str:
-    return np.array2string(value, precision=3, threshold=8, separator=",")
