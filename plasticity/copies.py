@@ -33,6 +33,19 @@ def copied(layers: Sequence[HiddenLayer]) -> nn.Sequential:
 M = TypeVar("M", bound=nn.Module)
 
 
+class HeadsCopy(nn.Module):
+    """A copy of hidden layers and of the readers of the last one: inputs (rows, ...) -> what each reader puts out."""
+
+    def __init__(self, layers: Sequence[HiddenLayer]):
+        super().__init__()
+        self.body = copied(layers)
+        self.heads = nn.ModuleList(without_hooks(reader.linear) for reader in layers[-1].readers)
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        h = self.body(inputs)
+        return [head(h.flatten(1) if isinstance(head, nn.Linear) else h) for head in self.heads]
+
+
 class OutputCopy(nn.Module):
     """A copy of a network with its readers: inputs (rows, ...) -> all their outputs side by side, (rows, outputs).
 
@@ -41,15 +54,11 @@ class OutputCopy(nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
-        readers = network.heads()
-        self.body = copied(network.layers)
-        self.heads = nn.ModuleList(without_hooks(reader.linear) for reader in readers)
+        network.heads()  # raises
+        self.network = HeadsCopy(network.layers)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        h = self.body(inputs)
-        return torch.cat(
-            [head(h.flatten(1) if isinstance(head, nn.Linear) else h).flatten(1) for head in self.heads], 1
-        )
+        return torch.cat([output.flatten(1) for output in self.network(inputs)], 1)
 
 
 def without_hooks(module: M) -> M:

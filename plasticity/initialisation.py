@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from plasticity.layers import CONVOLUTIONS, weight_of
+from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
 
 _Gain: TypeAlias = Literal["linear", "tanh", "sigmoid", "selu", "leaky_relu", "relu"]
 
@@ -49,6 +50,22 @@ def uniform_bound(linear: nn.Module, init: str, activation: nn.Module | None = N
     if init == "xavier":
         return gain * math.sqrt(6 / (fan_in + fan_out))
     return {"lecun": math.sqrt(3), "kaiming": gain * math.sqrt(3), "default": 1.0}[init] / math.sqrt(fan_in)
+
+
+def uniform_bounds(linears: Iterable[nn.Module], init: str, layers: Sequence[HiddenLayer]) -> Tensor:
+    """`uniform_bound` of each of `linears`, float64; an activation is behind those of the hidden `layers` only."""
+    activation: dict[nn.Module, nn.Module] = {layer.linear: layer.activation for layer in layers}
+    bounds = [uniform_bound(linear, init, activation.get(linear)) for linear in linears]
+    return torch.tensor(bounds, dtype=torch.float64)
+
+
+@torch.no_grad()
+def redraw(linear: nn.Module, bound: float, uniform: Callable[..., Tensor]) -> None:
+    """Fresh weights from `uniform(*shape, bound=bound)`, a method's own stream, in place; biases become 0."""
+    weight = weight_of(linear)
+    weight.copy_(uniform(*weight.shape, bound=bound))
+    if isinstance(bias := getattr(linear, "bias", None), Tensor):
+        bias.zero_()
 
 
 @torch.no_grad()

@@ -129,6 +129,11 @@ class HiddenLayer:
         return getattr(self.linear, "bias", None)
 
     @property
+    def trainable(self) -> bool:
+        """Can units be replaced by ones that learn? Not where incoming or outgoing weights are frozen."""
+        return self.weight.requires_grad and all(weight_of(reader.linear).requires_grad for reader in self.readers)
+
+    @property
     def unit_shape(self) -> torch.Size:
         """(*replicas, units)."""
         return self.weight.shape[:1] if isinstance(self.linear, CONVOLUTIONS) else self.weight.shape[:-1]

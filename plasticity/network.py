@@ -112,6 +112,11 @@ class Network:
         """How many networks are side by side: the leading dimensions of weights and biases, () for a single one."""
         return self.layers[0].unit_shape[:-1] if self.layers else torch.Size()
 
+    @property
+    def trained_layers(self) -> list[HiddenLayer]:
+        """The hidden layers that learn: activations recorded, and neither incoming nor outgoing weights frozen."""
+        return [layer for layer in self.layers if layer.name in self.activations and layer.trainable]
+
     def parameters(self, *, biases: bool = True, log_std: bool = False) -> list[nn.Parameter]:
         """Weights (and biases, and log standard deviations) of this network; never normalisation gains."""
         found = [weight_of(linear) for linear in self.linears]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -62,6 +62,7 @@ class UnitAdam(Optimizer):
 
     def _step_group(self, group: dict[str, Any]) -> None:
         whole: list[Tensor] = []
+        by_unit: dict[Any, list[nn.Parameter]] = {}  # those that can be worked on together
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
@@ -73,7 +74,7 @@ class UnitAdam(Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             if "row_step" in state:
-                self._step_by_unit(parameter, state, group)
+                by_unit.setdefault((parameter.device, parameter.dtype), []).append(parameter)
             else:
                 whole.append(parameter)
         states = [self.state[p] for p in whole]
@@ -92,20 +93,26 @@ class UnitAdam(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+        for together in by_unit.values():
+            self._step_by_unit(together, group)
 
-    def _step_by_unit(self, parameter: nn.Parameter, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _step_by_unit(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """A step of parameters of which something was reset, all on one device and of one type."""
         beta1, beta2 = group["betas"]
-        gradient = parameter.grad
-        assert gradient is not None
-        if group["weight_decay"] and not group["decoupled"]:
-            gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        state["step"] += 1
-        counts = [state[name].add_(1) for name in _COUNTS if name in state]
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (state["exp_avg_sq"] / _bias_correction(beta2, counts, parameter)).sqrt_().add_(group["eps"])
-        mean = state["exp_avg"] / _bias_correction(beta1, counts, parameter)
-        parameter.addcdiv_(mean, scale, value=-group["lr"])
+        states = [self.state[p] for p in parameters]
+        torch._foreach_add_([s["step"] for s in states], 1)
+        torch._foreach_add_([s[name] for s in states for name in _COUNTS if name in s], 1)
+        corrections = _bias_corrections((beta1, beta2), states, parameters)
+        for parameter, state, (correct_mean, correct_square) in zip(parameters, states, corrections, strict=True):
+            gradient = parameter.grad
+            assert gradient is not None
+            if group["weight_decay"] and not group["decoupled"]:
+                gradient = gradient.add(parameter, alpha=group["weight_decay"])
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            scale = (square / correct_square).sqrt_().add_(group["eps"])
+            parameter.addcdiv_(mean / correct_mean, scale, value=-group["lr"])
 
     def reset(
         self,
@@ -147,7 +154,7 @@ class UnitAdam(Optimizer):
         state = self.state.get(parameter) or {"step": 0}
         if "row_step" not in state:
             return torch.full(parameter.shape, int(state["step"]), device=parameter.device)
-        counts = [_along(state[name], d, parameter) for d, name in enumerate(_COUNTS) if name in state]
+        counts = [state[n].view(_shape(state[n], d, parameter)) for d, n in enumerate(_COUNTS) if n in state]
         return torch.stack([count.expand(parameter.shape) for count in counts]).amin(0)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -222,14 +229,25 @@ def _zero_elements(
                 value[entries] = 0
 
 
-def _bias_correction(beta: float, counts: list[Tensor], parameter: Tensor) -> Tensor:
-    """1 - beta^count, broadcastable to the parameter; it grows with the count, so the smallest count has the least."""
-    terms = [_along((1 - beta ** count.double()).to(parameter.dtype), d, parameter) for d, count in enumerate(counts)]
-    return functools.reduce(torch.minimum, terms)
+def _bias_corrections(
+    betas: tuple[float, float], states: Sequence[dict[str, Any]], parameters: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """For each parameter 1 - beta^count of both betas, (2, ...), the rest broadcastable to the parameter.
+
+    It grows with the count, so of several counts the smallest has the smallest correction. All powers are taken
+    together: one by one so many small operations would take longer than the rest of the step.
+    """
+    counts = [[(d, s[name]) for d, name in enumerate(_COUNTS) if name in s] for s in states]
+    every = [count.flatten() for own in counts for _, count in own]
+    logs = torch.tensor(betas, dtype=torch.float64, device=every[0].device).log_().unsqueeze(1)
+    terms = (torch.cat(every) * logs).expm1_().neg_().to(parameters[0].dtype)
+    parts = iter(terms.split_with_sizes([len(count) for count in every], 1))
+    for own, parameter in zip(counts, parameters, strict=True):
+        yield functools.reduce(torch.minimum, [next(parts).view(2, *_shape(c, d, parameter)) for d, c in own])
 
 
-def _along(counts: Tensor, dimension: int, parameter: Tensor) -> Tensor:
-    """Counts along one dimension, made to broadcast to the parameter; counts of its own shape stay as they are."""
+def _shape(counts: Tensor, dimension: int, parameter: Tensor) -> tuple[int, ...]:
+    """The shape in which counts along one dimension broadcast to the parameter; those of its own shape keep it."""
     if counts.shape == parameter.shape:
-        return counts
-    return counts.reshape([-1 if d == dimension else 1 for d in range(parameter.dim())])
+        return tuple(counts.shape)
+    return tuple(len(counts) if d == dimension else 1 for d in range(parameter.dim()))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from plasticity.copies import copied
-from plasticity.initialisation import uniform_bound
+from plasticity.initialisation import redraw, uniform_bound
 from plasticity.intervention import Randomness
-from plasticity.layers import HiddenLayer, weight_of
+from plasticity.layers import HiddenLayer
 
 TARGET_UNITS = 64  # of the random networks that make the targets
 FREQUENCY = 2.0  # radians for one standard deviation of what such a network puts out
@@ -107,16 +107,12 @@ def _minibatch(rows: int, batch_size: int, random: Randomness) -> Tensor:
 def _redrawn(layers: Sequence[HiddenLayer], random: Randomness) -> nn.Sequential:
     """A copy with fresh weights, biases 0 and norms as they come."""
     model = copied(layers)
-    with torch.no_grad():
-        for i, layer in enumerate(layers):
-            bound = uniform_bound(layer.linear, "kaiming", layer.activation)
-            weight_of(model.get_submodule(f"linear{i}")).copy_(random.uniform(*layer.weight.shape, bound=bound))
-            if layer.bias is not None:
-                model.get_parameter(f"linear{i}.bias").zero_()
-            if layer.norm is not None and layer.norm.weight is not None:
-                model.get_parameter(f"norm{i}.weight").fill_(1)
-                if layer.norm.bias is not None:
-                    model.get_parameter(f"norm{i}.bias").zero_()
+    for i, layer in enumerate(layers):
+        bound = uniform_bound(layer.linear, "kaiming", layer.activation)
+        redraw(model.get_submodule(f"linear{i}"), bound, random.uniform)
+    for module in model:
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            module.reset_parameters()
     return model
 
 

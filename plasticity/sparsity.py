@@ -18,10 +18,12 @@ DISTRIBUTIONS = ("erk", "uniform")
 class SparseWeights(nn.Module):
     """The masks of a sparsely trained network: True where a weight of a hidden layer exists, all of them at first.
 
-    Masked are the incoming weights of every hidden layer, shaped like them; the output layer and all biases stay dense.
+    Masked are the incoming weights of every hidden layer, frozen ones too, in masks shaped like them; the output layer
+    and all biases stay dense.
     Several networks side by side have masks of their own. A missing weight is 0, gets no gradient, and its optimizer
     state is that of a weight never trained. Gradients are masked just before the optimizer's step, when PPO has clipped
-    them: those of missing weights count in the norm.
+    them: those of missing weights count in the norm. What methods named after a sparse one write to missing weights
+    lasts until that one's next turn: name those that replace, reset or perturb weights before it.
 
     A target network starts with the same masks; later its missing weights fade as it follows, or with `sync_twins`
     vanish at once.

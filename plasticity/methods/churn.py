@@ -78,6 +78,8 @@ class ChurnReduction(nn.Module, Intervention):
 
     def _add_gradients(self, network: Network) -> None:
         parameters = [p for p in network.parameters() if p.requires_grad and p.grad is not None]
+        if not parameters:
+            return
         with torch.enable_grad():
             change = (_outputs(network, self.inputs) - self.outputs).square().mean()
         gradients = torch.autograd.grad(change, parameters, allow_unused=True)

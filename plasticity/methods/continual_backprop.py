@@ -108,8 +108,7 @@ class ContinualBackprop(nn.Module, Intervention):
 
     def after_step(self, network: Network) -> None:
         picked: dict[str, Tensor] = {}
-        layers = [layer for layer in network.layers if layer.name in network.activations]
-        for layer in layers:
+        for layer in network.trained_layers:
             self._observe(layer, network.activations[layer.name])
             if (mask := self._pick(self.state(layer))) is not None:
                 picked[layer.name] = mask

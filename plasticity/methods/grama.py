@@ -72,7 +72,7 @@ class GraMa(Recycler, Intervention):
             network,
             {
                 layer.name: gradient_score(layer, network.input_gradients[layer.name]) <= self.threshold
-                for layer in network.layers
+                for layer in network.trained_layers
                 if layer.name in network.input_gradients and network.output_gradients[layer.name].any()
             },
         )

@@ -39,7 +39,8 @@ class HareTortoise(nn.Module, Intervention):
 
     The fast network (hare) is the one that trains and acts; the slow one (tortoise) is a buffer with a storage of its
     own. Weights, biases and normalisation gains take part, log standard deviations do not, and optimizer states stay as
-    they are. Units that another method replaces turn back into the slow copy's at the next return.
+    they are. Where another method replaces units or resets layers, the next return undoes what the slow copy has
+    not followed; it would tear a network with `plasticity_injection` from its correction.
 
     Source: Lee et al., "Slow and steady wins the race: maintaining plasticity with Hare and Tortoise networks", ICML
     2024, arXiv 2406.02596, and their code, whose return makes the two networks share one storage, so that the slow copy

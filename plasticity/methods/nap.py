@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
 
 from plasticity.architecture import NetworkOptions, require
 from plasticity.buffers import Buffers
 from plasticity.intervention import Intervention
-from plasticity.layers import weight_of
+from plasticity.layers import matrix_of
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -55,18 +56,24 @@ class NaP(nn.Module, Intervention):
     def __init__(self, network: Network, *, heads: bool = False):
         super().__init__()
         self.config = NaPConfig(heads)
-        self.norms = Buffers(weight_of(linear).norm() for linear in self._projected(network))
+        self.norms = Buffers(_norm(linear) for linear in self._projected(network))
 
     def after_step(self, network: Network) -> None:
         hidden = {layer.linear for layer in network.layers}
         for linear, initial in zip(self._projected(network), self.norms, strict=True):
-            norm = weight_of(linear).norm()
+            norm = _norm(linear)
             factor = (initial / norm).where((norm > 0) & (initial > 0), 1.0)
-            weight_of(linear).mul_(factor)
+            matrix_of(linear).mul_(factor[..., None, None])
             if linear in hidden and isinstance(bias := getattr(linear, "bias", None), Tensor):
-                bias.mul_(factor)
+                bias.mul_(factor[..., None])
 
     def _projected(self, network: Network) -> list[nn.Module]:
         """The layers whose weights are rescaled."""
         hidden = [layer.linear for layer in network.layers]
         return list(dict.fromkeys([*hidden, *network.linears])) if self.config.heads else hidden
+
+
+def _norm(linear: nn.Module) -> Tensor:
+    """The Frobenius norm of a layer's weight, (*replicas,)."""
+    norm: Tensor = torch.linalg.matrix_norm(matrix_of(linear))
+    return norm

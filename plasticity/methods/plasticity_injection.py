@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plasticity.copies import copied, without_hooks
-from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.copies import HeadsCopy
+from plasticity.initialisation import INITIALISATIONS, redraw, uniform_bounds
 from plasticity.intervention import Every, Idle, Intervention, OnChange, Period, Randomness, schedule
-from plasticity.layers import HiddenLayer, weight_of
+from plasticity.layers import HiddenLayer
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -49,7 +49,8 @@ class PlasticityInjection(nn.Module, Intervention):
     other methods go on with it. The correction frozen(x) - copy(x) is added to what each head puts out, in training,
     evaluation and metrics alike; gradients pass through it to the inputs (an encoder's, or actions in a critic), not to
     its weights. A target network, described by `network.twins`, is injected at the same time with the same fresh
-    weights and its own frozen ones: an average of old and fresh weights would be neither network.
+    weights and its own frozen ones: an average of old and fresh weights would be neither network. Weights that do not
+    train (`requires_grad` off) are drawn anew with the others: inject networks that train as a whole.
 
     Both copies are submodules without gradients from the start, and so are saved, loaded and moved; a further injection
     would take two more of each layer, so there is none. Layers that other networks read, the encoder of the paper, are
@@ -75,9 +76,7 @@ class PlasticityInjection(nn.Module, Intervention):
                 f"network {network.name!r}: its hidden layer scales exploration noise (gSDE), which an injection "
                 "would change; use another noise, or leave plasticity_injection out"
             )
-        bounds = [uniform_bound(layer.linear, init, layer.activation) for layer in layers]
-        bounds += [uniform_bound(head, init) for head in _heads(layers)]
-        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
+        self.register_buffer("bounds", uniform_bounds(_linears(layers), init, layers))
         self.online = _Correction(layers)
         self.target = _Correction(twins) if twins else None
 
@@ -98,12 +97,8 @@ class PlasticityInjection(nn.Module, Intervention):
             self.target.start(twins)
 
     def _redraw(self, layers: Sequence[HiddenLayer]) -> None:
-        linears = [*(layer.linear for layer in layers), *_heads(layers)]
-        for linear, bound in zip(linears, self.bounds.tolist(), strict=True):
-            weight = weight_of(linear)
-            weight.copy_(self.random.uniform(*weight.shape, bound=bound))
-            if isinstance(bias := getattr(linear, "bias", None), Tensor):
-                bias.zero_()
+        for linear, bound in zip(_linears(layers), self.bounds.tolist(), strict=True):
+            redraw(linear, bound, self.random.uniform)
         for layer in layers:
             if layer.norm is not None:
                 layer.norm.reset_parameters()
@@ -158,18 +153,12 @@ class _Correction(nn.Module):
         return self.__dict__ | {"_pending": {}}  # tensors that are results can be neither copied nor pickled
 
 
-class _Function(nn.Module):
+class _Function(HeadsCopy):
     """Frozen copies of hidden layers and their heads: (batch, ...) -> what each head puts out."""
 
     def __init__(self, layers: Sequence[HiddenLayer]):
-        super().__init__()
-        self.body = copied(layers)
-        self.heads = nn.ModuleList(without_hooks(head) for head in _heads(layers))
+        super().__init__(layers)
         self.requires_grad_(False)
-
-    def forward(self, inputs: Tensor) -> list[Tensor]:
-        h = self.body(inputs)
-        return [head(h.flatten(1) if isinstance(head, nn.Linear) else h) for head in self.heads]
 
     def take(self, layers: Sequence[HiddenLayer]) -> None:
         """Take the values that the layers and their heads have now."""
@@ -194,6 +183,10 @@ def _twins(network: Network) -> list[HiddenLayer]:
 
 def _heads(layers: Sequence[HiddenLayer]) -> list[nn.Module]:
     return [reader.linear for reader in layers[-1].readers]
+
+
+def _linears(layers: Sequence[HiddenLayer]) -> list[nn.Module]:
+    return [*(layer.linear for layer in layers), *_heads(layers)]
 
 
 def _modules(layers: Sequence[HiddenLayer]) -> list[nn.Module]:

@@ -62,7 +62,6 @@ class ReDo(Recycler, Intervention):
             network,
             {
                 layer.name: dormancy_score(layer.rows(network.activations[layer.name])) <= self.threshold
-                for layer in network.layers
-                if layer.name in network.activations
+                for layer in network.trained_layers
             },
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from plasticity.buffers import Buffers
-from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.initialisation import INITIALISATIONS, redraw, uniform_bounds
 from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
 from plasticity.layers import HiddenLayer, weight_of
 from plasticity.network import Network
@@ -46,8 +45,9 @@ class Reset(nn.Module, Intervention):
     """Re-initialise the last `layers` layers, each time it acts: `Every(200_000, Reset(network, layers=1))`.
 
     Weights are drawn anew and biases 0; normalisation gains of these layers are 1 again, their biases 0; the optimizer
-    forgets all of it. A target network gets the same weights. What an agent keeps, such as a replay buffer, is left
-    alone and is what it relearns from. Parameters are written in place, so the optimizer goes on training them.
+    forgets all of it. A target network gets the same weights. Layers with frozen weights are left alone. What an agent
+    keeps, such as a replay buffer, is left alone too and is what it relearns from. Parameters are written in place, so
+    the optimizer goes on training them.
 
     Nikishin et al., "The primacy bias in deep reinforcement learning", ICML 2022, arXiv 2205.07802. The authors' code
     makes a completely new agent, entropy temperature included, which here is left alone; as here, its new target critic
@@ -68,9 +68,7 @@ class Reset(nn.Module, Intervention):
         super().__init__()
         self.config = ResetConfig(layers=layers, init=init, log_std=log_std)
         self.random = Randomness(seed, network.name, "reset")
-        activation: dict[nn.Module, nn.Module] = {layer.linear: layer.activation for layer in network.layers}
-        bounds = [uniform_bound(linear, init, activation.get(linear)) for linear in network.linears]
-        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
+        self.register_buffer("bounds", uniform_bounds(network.linears, init, network.layers))
         self.log_std = Buffers(network.log_std)
 
     def after_step(self, network: Network) -> None:
@@ -79,10 +77,7 @@ class Reset(nn.Module, Intervention):
             return
         for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
             if linear in chosen:
-                weight = weight_of(linear)
-                weight.copy_(self.random.uniform(*weight.shape, bound=bound))
-                if isinstance(bias := getattr(linear, "bias", None), Tensor):
-                    bias.zero_()
+                redraw(linear, bound, self.random.uniform)
                 self._forget(network, linear)
         for layer in network.layers:
             if layer.linear in chosen:
@@ -100,7 +95,8 @@ class Reset(nn.Module, Intervention):
         heads = [linear for linear in network.linears if linear not in hidden]
         levels = [[linear] for linear in hidden if linear in network.linears] + ([heads] if heads else [])
         count = len(levels) if self.config.layers == "all" else self.config.layers
-        return {linear for level in levels[max(len(levels) - count, 0) :] for linear in level}
+        chosen = {linear for level in levels[max(len(levels) - count, 0) :] for linear in level}
+        return {linear for linear in chosen if weight_of(linear).requires_grad}
 
     def _renew_norms(self, network: Network, layer: HiddenLayer) -> None:
         twin = network.twins.get(layer.name)

@@ -77,13 +77,12 @@ class SelfNormalisedResets(Recycler, Intervention):
         self.steps += 1
         update = int(self.steps) % self.config.update_period == 0
         picked = {}
-        for layer in network.layers:
-            if layer.name in network.activations:
-                silences = self._silences(layer.name)
-                silent = silent_units(layer, network.activations[layer.name], self.config.silence)
-                picked[layer.name] = silences.observe(silent)
-                if update:
-                    silences.set_thresholds(self.config.percentile)
+        for layer in network.trained_layers:
+            silences = self._silences(layer.name)
+            silent = silent_units(layer, network.activations[layer.name], self.config.silence)
+            picked[layer.name] = silences.observe(silent)
+            if update:
+                silences.set_thresholds(self.config.percentile)
         self.recycle(network, picked)
 
     def _silences(self, name: str) -> _Silences:

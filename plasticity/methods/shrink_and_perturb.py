@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.initialisation import INITIALISATIONS, uniform_bounds
 from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
 from plasticity.network import Network
 from plasticity.settings import check, setting
@@ -51,7 +50,7 @@ class ShrinkAndPerturb(nn.Module, Intervention):
 
     Ash & Adams, "On warm-starting neural network training", NeurIPS 2020, arXiv 1910.08475; the per-step Gaussian form
     is that of Dohare et al., Nature 632:768 (2024), whose code shrinks by weight decay. Fresh biases are 0.
-    Normalisation gains, log standard deviations and optimizer states are left alone.
+    Normalisation gains, log standard deviations, optimizer states and what is frozen are left alone.
     """
 
     bounds: Tensor
@@ -69,9 +68,7 @@ class ShrinkAndPerturb(nn.Module, Intervention):
         super().__init__()
         self.config = ShrinkAndPerturbConfig(shrink=shrink, perturb=perturb, noise=noise, init=init)
         self.random = Randomness(seed, network.name, "shrink_and_perturb")
-        activation: dict[nn.Module, nn.Module] = {layer.linear: layer.activation for layer in network.layers}
-        bounds = [uniform_bound(linear, init, activation.get(linear)) for linear in network.linears]
-        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
+        self.register_buffer("bounds", uniform_bounds(network.linears, init, network.layers))
 
     def after_step(self, network: Network) -> None:
         shrink, perturb = self.config.shrink, self.config.perturb
@@ -79,6 +76,8 @@ class ShrinkAndPerturb(nn.Module, Intervention):
             return
         for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
             for name, parameter in linear.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
                 parameter.mul_(shrink)
                 if self.config.noise == "gaussian":
                     parameter.add_(self.random.normal(*parameter.shape, std=perturb).to(parameter))

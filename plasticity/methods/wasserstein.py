@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
 
 from plasticity.buffers import Buffers
@@ -59,7 +60,7 @@ class Wasserstein(nn.Module, Intervention):
         for parameter, ordered in zip(network.parameters(biases=self.config.biases), self.sorted, strict=True):
             if parameter.grad is not None:
                 values = _values(parameter, network)
-                order = values.argsort(dim=-1, stable=True)
+                order = _as_integers(values).argsort(dim=-1, stable=True)
                 goal = values.new_empty(values.shape).scatter_(-1, order, ordered)
                 parameter.grad.add_((values - goal).view(parameter.shape), alpha=self.config.strength)
 
@@ -67,3 +68,10 @@ class Wasserstein(nn.Module, Intervention):
 def _values(parameter: Tensor, network: Network) -> Tensor:
     """(*replicas, number of values)."""
     return parameter.flatten(len(network.replicas))
+
+
+def _as_integers(values: Tensor) -> Tensor:
+    """Integers in the same order (-0 just before 0): torch sorts long rows of those by digits, ten times faster."""
+    bits = values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()])
+    sign = bits >> (8 * values.element_size() - 1)  # -1 or 0: of negative numbers, the larger the bits the smaller
+    return bits ^ (sign & torch.iinfo(bits.dtype).max)

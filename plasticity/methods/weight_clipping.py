@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor, nn
 
-from plasticity.initialisation import INITIALISATIONS, uniform_bound
+from plasticity.initialisation import INITIALISATIONS, uniform_bounds
 from plasticity.intervention import Intervention
 from plasticity.network import Network
 from plasticity.settings import check, setting
@@ -41,7 +40,7 @@ class WeightClipping(nn.Module, Intervention):
     """Clips each layer's weights and biases to [-zeta s, zeta s] after every gradient step, s the layer's bound.
 
     A bias has the bound of its own layer's weights, by that layer's fan-in. The bounds are taken when this is made and
-    saved with it. Normalisation gains, log standard deviations and optimizer states are left alone.
+    saved with it. Normalisation gains, log standard deviations, optimizer states and what is frozen are left alone.
 
     Source: Elsayed, Lan, Lyle & Mahmood, "Weight clipping for deep continual and reinforcement learning", RLC 2024,
     arXiv 2407.01704 (zeta is their kappa), and their code. It clips all that the optimizer holds, PPO's log standard
@@ -53,13 +52,12 @@ class WeightClipping(nn.Module, Intervention):
     def __init__(self, network: Network, zeta: float = 3.0, *, init: str = "default", heads: bool = True):
         super().__init__()
         self.config = WeightClippingConfig(zeta, init, heads)
-        activation = {layer.linear: layer.activation for layer in network.layers}
-        bounds = [uniform_bound(linear, init, activation.get(linear)) for linear in network.linears]
-        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
+        self.register_buffer("bounds", uniform_bounds(network.linears, init, network.layers))
 
     def after_step(self, network: Network) -> None:
         hidden = {layer.linear for layer in network.layers}
         for linear, bound in zip(network.linears, (self.config.zeta * self.bounds).tolist(), strict=True):
             if linear in hidden or self.config.heads:
                 for parameter in linear.parameters(recurse=False):
-                    parameter.clamp_(-bound, bound)
+                    if parameter.requires_grad:
+                        parameter.clamp_(-bound, bound)

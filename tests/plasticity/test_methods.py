@@ -94,6 +94,29 @@ def test_normalisation_gains_are_left_alone_but_for_those_of_new_units(method):
     assert ((norm.bias == 3) | (norm.bias == 0)).all()
 
 
+SPARSE = {"magnitude_pruning", "rigl", "neuroplastic_expansion"}
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - SPARSE - {"plasticity_injection"}))
+@pytest.mark.parametrize("frozen", [(0,), (2,), (0, 2, 4)])
+def test_frozen_layers_stay_as_they_are(method, frozen):
+    model = mlp((4, 6, 4, 2), nn.Tanh)
+    for place in frozen:
+        model[place].requires_grad_(False)
+    trained = run(method, ROWS[method].active, steps=0, model=model)  # has its architecture now
+    before = [p.detach().clone() for p in model.parameters()]
+    for _ in range(10):
+        trained.optimizer.zero_grad()
+        loss = model(torch.ones(8, 4)).square().mean()
+        if loss.requires_grad:
+            loss.backward()
+        trained.optimizer.step()
+    pairs = zip(before, model.parameters(), strict=True)
+    same_as_before = [torch.equal(old, p) for old, p in pairs if not p.requires_grad]
+    assert len(same_as_before) >= 2 * len(frozen)
+    assert all(same_as_before)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_parameter_that_needs_gradients_is_in_the_optimizer_and_moves(method):
     before, trained = run(method, ROWS[method].active, steps=0), run(method, ROWS[method].active)

@@ -71,6 +71,25 @@ def test_counting_by_unit_equals_adam_in_float32_on_recorded_gradients(eps, deca
         assert (ours - theirs).abs().max() <= 1e-3 * lr + 1e-7
 
 
+def test_counting_by_unit_serves_betas_of_zero_and_parameters_of_several_types_and_shapes():
+    random = torch.Generator().manual_seed(0)
+    shapes = [((6, 4), torch.float64), ((6,), torch.float32), ((3, 2, 2, 2), torch.float64), ((5, 3), torch.bfloat16)]
+    ours = [nn.Parameter(torch.randn(shape, generator=random).to(dtype)) for shape, dtype in shapes]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    one, two = UnitAdam(ours, betas=(0.0, 0.9)), torch.optim.Adam(theirs, betas=(0.0, 0.9))
+    for step in range(20):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=random).to(a)
+            b.grad = a.grad.clone()
+        one.step(), two.step()
+        if step == 0:
+            count_by_unit(one)
+    for (_, dtype), a, b in zip(shapes, ours, theirs, strict=True):
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype]
+        assert (a - b).abs().max() <= tolerance
+        assert one.steps(a).unique().tolist() == [20]
+
+
 def test_after_a_reset_the_replaced_weights_are_a_fresh_adams_and_the_live_ones_untouched():
     random = torch.Generator().manual_seed(0)
     gradients = torch.randn(60, 6, 5, generator=random, dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity import NaP, UnitAdam, attach, build_intervention
+from plasticity import HiddenLayer, NaP, Network, Reader, UnitAdam, attach, build_intervention
 from tests.plasticity.models import network, train
 
 
@@ -51,17 +51,21 @@ def test_a_projection_changes_no_output_whatever_the_activation():
 
 def test_relative_steps_stay_as_long_as_at_first():
     """The trap it mends: under a norm, the gradient of W shrinks as 1 / |W|."""
-    model = normalised()
     x = torch.randn(16, 4)
 
-    def gradient(factor: float) -> torch.Tensor:
-        own = copy.deepcopy(model)
+    def gradient(factor: float, project: bool) -> torch.Tensor:
+        model = normalised()
+        nap = NaP(net := network(model))
         with torch.no_grad():
-            own[0].weight.mul_(factor), own[0].bias.mul_(factor)
-        own(x).square().sum().backward()
-        return own[0].weight.grad
+            model[0].weight.mul_(factor), model[0].bias.mul_(factor)
+            if project:
+                nap.after_step(net)
+        model(x).square().sum().backward()
+        return model[0].weight.grad
 
-    assert torch.allclose(gradient(10.0), gradient(1.0) / 10, atol=1e-3)
+    first = gradient(1.0, project=False)
+    assert gradient(10.0, project=False).norm() < 0.2 * first.norm()
+    torch.testing.assert_close(gradient(10.0, project=True), first, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_are_all_0_or_were_are_left_alone():
@@ -92,3 +96,19 @@ def test_convolutions_and_saved_norms():
     with torch.no_grad():
         other.after_step(net)
     assert float(model[0].weight.detach().norm()) == pytest.approx(first)
+
+
+def test_networks_side_by_side_keep_each_its_own_norm():
+    linear, reader = nn.Linear(3, 4), nn.Linear(4, 1)
+    linear.weight, linear.bias = nn.Parameter(torch.randn(2, 4, 3)), nn.Parameter(torch.ones(2, 4))
+    reader.weight, reader.bias = nn.Parameter(torch.randn(2, 1, 4)), nn.Parameter(torch.randn(2, 1))
+    layer = HiddenLayer("0", linear, nn.ReLU(), (Reader(reader),))
+    parameters = [*linear.parameters(), *reader.parameters()]
+    nap = NaP(net := Network("net", [layer], [torch.optim.SGD(parameters, lr=0.1)]))
+    first = linear.weight.detach().clone()
+    with torch.no_grad():
+        linear.weight[0].mul_(4)
+        nap.after_step(net)
+    torch.testing.assert_close(linear.weight.detach(), first)
+    assert linear.bias[0].tolist() == [0.25] * 4
+    assert linear.bias[1].tolist() == [1] * 4

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from plasticity import HiddenLayer, L2Init, Network, Reader, Wasserstein
+from plasticity.methods.wasserstein import _as_integers
 from tests.plasticity.models import mlp, network
 
 
@@ -75,6 +76,15 @@ def test_networks_side_by_side_are_sorted_each_by_itself():
     expected = [gradients(one, single) for one, single in zip(apart, singles, strict=True)]
     for ours, *theirs in zip(gradients(method, together, net), *expected, strict=True):
         torch.testing.assert_close(ours, torch.stack(theirs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_integers_have_the_order_of_the_numbers(dtype):
+    extremes = [0.0, -0.0, torch.inf, -torch.inf, torch.finfo(dtype).tiny, -torch.finfo(dtype).tiny, 1.0, -1.0]
+    random = torch.Generator().manual_seed(0)
+    values = torch.cat([torch.tensor(extremes), torch.randn(40_000, generator=random)]).to(dtype)
+    order = _as_integers(values).argsort()
+    assert torch.equal(values[order], values.sort().values)
 
 
 def test_the_first_weights_are_saved():
