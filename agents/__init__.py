@@ -8,8 +8,17 @@ model.learn(100_000, callback=[RegimeClock(), PlasticityMonitor()])
 Other algorithms of SB3 and sb3-contrib: `plastic(TD3)("MlpPolicy", env, plasticity="cbp")`, or `add_plasticity(model)`.
 """
 
+from agents.adaptation import (
+    Adaptation,
+    average_return,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    recovery_steps,
+)
 from agents.alarms import Alarms
 from agents.clock import RegimeClock, target_values
+from agents.evaluation import Evaluation, ForgettingEvaluation, Stretch
 from agents.extractors import extractor_modules
 from agents.monitor import PlasticityMonitor
 from agents.networks import policy_networks
@@ -27,7 +36,10 @@ from agents.sac import SAC
 __all__ = [
     "PPO",
     "SAC",
+    "Adaptation",
     "Alarms",
+    "Evaluation",
+    "ForgettingEvaluation",
     "PlasticActorCriticCnnPolicy",
     "PlasticActorCriticPolicy",
     "PlasticPolicy",
@@ -35,9 +47,15 @@ __all__ = [
     "PlasticSACPolicy",
     "PlasticityMonitor",
     "RegimeClock",
+    "Stretch",
     "add_plasticity",
+    "average_return",
+    "backward_transfer",
     "extractor_modules",
+    "forgetting",
+    "forward_transfer",
     "plastic",
     "policy_networks",
+    "recovery_steps",
     "target_values",
 ]

@@ -8,10 +8,11 @@ from envs.drift import Drift, Linear, OrnsteinUhlenbeck, RandomWalk, Sine
 from envs.grammar import parse_schedule
 from envs.nonstationary import NonStationary
 from envs.physics import targets_of
+from envs.registration import make_nonstationary, make_task_sequence, register
 from envs.schedule import Schedule
 from envs.switch import TaskSwitch
 from envs.target import Target
-from envs.tasks import TASKS, make_nonstationary, make_task_sequence, register
+from envs.tasks import TASKS, TaskRow
 from envs.values import GaussianVector, Listed, LogUniform, Mask, Permutation, Sign, Uniform
 from envs.when import At, Every, Poisson
 
@@ -35,6 +36,7 @@ __all__ = [
     "Sign",
     "Sine",
     "Target",
+    "TaskRow",
     "TaskSwitch",
     "Uniform",
     "make_nonstationary",

@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.changes import Change
+from envs.changes import BOUNDARIES, Change
 from envs.drift import Drift
 from envs.grammar import Timeline
-from envs.parsing import parse_number
+from envs.parsing import choose, parse_number
 from envs.physics import make_target
 from envs.schedule import Schedule
 from envs.values import Listed, Value, Vector
@@ -44,7 +44,10 @@ class Live:
         if isinstance(self.schedule, Schedule):
             self.schedule = replace(self.schedule, size=self.size)
         self.drifts = isinstance(self.schedule, Drift)
-        self.boundary = change.boundary or ("step" if self.drifts else boundary)
+        boundaries = getattr(self.target, "boundaries", BOUNDARIES)
+        self.boundary = choose(
+            f"'boundary' of {self.name}", change.boundary or ("step" if self.drifts else boundary), boundaries
+        )
         nominal = getattr(self.target, "nominal", 1.0)
         self.nominal: Value = float(nominal) if self.size is None else np.full(self.size, nominal, np.float64)
         self.low = float(getattr(self.target, "low", -math.inf))

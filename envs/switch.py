@@ -15,15 +15,18 @@ class TaskSwitch(gym.Env[Any, Any]):
 
     Args:
         tasks: registered ids, or dicts with an `id` and keyword arguments for `gymnasium.make`.
+        render_mode: of all tasks; None: each its own.
 
     Raises:
         ValueError: fewer than two tasks, or spaces that differ.
     """
 
-    def __init__(self, tasks: Sequence[str | Mapping[str, Any]]) -> None:
+    def __init__(self, tasks: Sequence[str | Mapping[str, Any]], render_mode: str | None = None) -> None:
         if isinstance(tasks, str) or len(tasks) < 2:
             raise ValueError(f"a sequence of tasks needs a list of two ids or more, got {tasks!r}")
-        self.envs = [gym.make(task) if isinstance(task, str) else gym.make(**task) for task in tasks]
+        settings = [{"id": task} if isinstance(task, str) else dict(task) for task in tasks]
+        shown = {} if render_mode is None else {"render_mode": render_mode}
+        self.envs = [gym.make(**(task | shown)) for task in settings]
         self.chosen = self.active = 0
         self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
         self.metadata, self.render_mode = self.envs[0].metadata, self.envs[0].render_mode
@@ -74,6 +77,7 @@ class Task:
     """Which task of a `TaskSwitch` the next reset enters, by its number from 0."""
 
     name, nominal, low = "task", 0.0, 0.0
+    boundaries = ("episode", "truncate")  # a task begins with a reset
 
     def validate(self, env: gym.Env[Any, Any]) -> None:
         switch: Any = env.unwrapped

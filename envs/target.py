@@ -25,6 +25,7 @@ class Target(Protocol):
             its part `mass:torso`.
         size (int): the target takes vectors, `apply` gets arrays of shape (size,); a single number from a schedule
             fills all entries.
+        boundaries (tuple[str, ...]): where it can take effect; default all, see `NonStationary`.
         repeats (bool): False if equal seeds lead to other observations at another time; default True.
         memory (Any): what it remembers from step to step within an episode; travels with pickles and copies.
 

@@ -1,213 +1,184 @@
-"""The registered environments; importing `envs` registers them.
-
-Entry points are functions that return the wrapped environment, so that keyword arguments reach both the schedule and
-the simulator, and `gym.make(EnvSpec.from_json(env.spec.to_json()))` rebuilds the same stack. A new task is one function
-here and one row in `TASKS`.
-"""
+"""The tasks that are registered: one table. A new task is one row here; registration.py makes environments of them."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv
-from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-from envs.nonstationary import NonStationary
-from envs.parsing import choose
-from envs.switch import TaskSwitch
+@dataclass(frozen=True)
+class TaskRow:
+    """One registered task.
 
-
-def slippery_ant(
-    *,
-    period: int | float | str = 2_000_000,
-    to: str = "loguniform:0.02,2.0",
-    first: str = "draw",
-    legacy_obs: bool = False,
-    **kwargs: Any,
-) -> NonStationary:
-    """Return Slippery Ant (Dohare et al., Loss of plasticity in deep continual learning, Nature 632:768, 2024).
-
-    Ant-v5 whose friction, of all geoms, is drawn anew every 2,000,000 environment steps, at the end of the episode.
-
-    Args:
-        period: environment steps, all sub-environments together, between changes.
-        to, first: the friction values, and whether the first regime is drawn too; see `parse_schedule`.
-        legacy_obs: drop the contact forces, leaving 27 numbers: closest to what the published agents saw.
-        kwargs: `table`, a recorded table instead of period, to and first (a CSV file with rows `step,friction`);
-            `schedule_seed`, `stride`, `boundary`, `context`, `count_resets` of `NonStationary`; all others are for
-            `gymnasium.envs.mujoco.ant_v5.AntEnv`.
+    base: the environment that changes, an id of Gymnasium's or `module:class`.
+    changes: by target, the schedule or drift that it follows unless told otherwise, in short form; one target changes,
+        the first unless another is asked for.
+    says: the task in one line, after its id.
+    quick: whether regimes are short enough for tests and first looks.
+    kwargs: for the base, unless told otherwise.
+    flags: keyword arguments of ours that stand for others of the base.
     """
-    from gymnasium.envs.mujoco.ant_v5 import AntEnv  # here, so that the other tasks need no mujoco
 
-    if "target" in kwargs:
-        raise ValueError(
-            f"SlipperyAnt-v5 changes friction and takes no target, got {kwargs['target']!r}; for other quantities wrap "
-            "Ant-v5 in NonStationary"
-        )
-    if legacy_obs:
-        kwargs["include_cfrc_ext_in_observation"] = False
-    return _non_stationary(AntEnv, "friction", period, to, first, **kwargs)
+    base: str
+    changes: Mapping[str, str]
+    says: str
+    quick: bool = False
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def ns_cartpole(
-    *,
-    target: str = "length",
-    period: int | float | str = 10_000,
-    to: str = "loguniform:0.2,4.0",
-    first: str = "nominal",
-    **kwargs: Any,
-) -> NonStationary:
-    """Return CartPole-v1 whose pole changes its length every 10,000 steps: quick, for tests and first looks.
-
-    Args:
-        target: gravity, masscart, masspole, length or force_mag, as a multiple of the nominal one.
-        period: environment steps, all sub-environments together, between changes.
-        to, first: the values; see `parse_schedule`.
-        kwargs: as for `slippery_ant`; all others are for `CartPoleEnv`.
-    """
-    return _non_stationary(CartPoleEnv, target, period, to, first, **kwargs)
+def _any_of(targets: Iterable[str], schedule: str) -> dict[str, str]:
+    return dict.fromkeys(targets, schedule)
 
 
-def ns_pendulum(
-    *,
-    target: str = "gravity",
-    period: int | float | str = 8_000,
-    to: str = "uniform:0.2,1.8",
-    first: str = "nominal",
-    **kwargs: Any,
-) -> NonStationary:
-    """Return Pendulum-v1 whose gravity changes every 8,000 steps (40 episodes): quick, for tests and first looks.
+# Drops the contact forces, which leaves 27 numbers: closest to what the published agents of Slippery Ant saw.
+_LEGACY = {"legacy_obs": {"include_cfrc_ext_in_observation": False}}
+# TRAC's code: ten levels of 200 iterations of two episodes of at most 400 steps; numpy's normal(0, 2), the first zero.
+_OFFSET = "every:160000|gaussian_vector:2.0"
+_FLIP = "cycle:-1,1"
+# Start S, goal G, holes H: the same lake, another goal each.
+_LAKES = [
+    {"id": "FrozenLake-v1", "desc": desc, "is_slippery": False}
+    for desc in (["SFFF", "FHFH", "FFFH", "HFFG"], ["SFFG", "FHFH", "FFFH", "HFFF"], ["SFFF", "FHFH", "GFFH", "HFFF"])
+]
 
-    Args:
-        target: gravity, mass, length or max_torque, as a multiple of the nominal one.
-        period: environment steps, all sub-environments together, between changes.
-        to, first: the values; see `parse_schedule`.
-        kwargs: as for `slippery_ant`; all others are for `PendulumEnv`.
-    """
-    return _non_stationary(PendulumEnv, target, period, to, first, **kwargs)
-
-
-def _non_stationary(
-    env_class: Any,
-    target: str,
-    period: int | float | str,
-    to: str,
-    first: str,
-    *,
-    table: str | None = None,
-    schedule_seed: int = 0,
-    stride: int = 1,
-    boundary: str = "episode",
-    context: str = "hidden",
-    count_resets: bool = False,
-    **kwargs: Any,
-) -> NonStationary:
-    known = {name for cls in env_class.__mro__ if "__init__" in vars(cls) for name in inspect.signature(cls).parameters}
-    ours = {
-        "target",
-        "period",
-        "to",
-        "first",
-        "table",
-        "schedule_seed",
-        "stride",
-        "boundary",
-        "context",
-        "count_resets",
-    }
-    for name in kwargs:
-        choose(f"keyword of {env_class.__name__}", name, sorted((known | ours) - {"args", "kwargs"}))
-    when = {"when": f"every:{period}", "to": to, "first": first} if table is None else {"when": f"table:{table}"}
-    return NonStationary(
-        env_class(**kwargs),
-        {"target": target, **when},
-        schedule_seed=schedule_seed,
-        stride=stride,
-        boundary=boundary,
-        context=context,
-        count_resets=count_resets,
-    )
-
-
-def make_nonstationary(
-    id: str,
-    changes: Any,
-    *,
-    schedule_seed: int = 0,
-    stride: int = 1,
-    boundary: str = "episode",
-    context: str = "hidden",
-    count_resets: bool = False,
-    **kwargs: Any,
-) -> NonStationary:
-    """Make a registered environment non-stationary: `NonStationary(gymnasium.make(id, **kwargs), changes, ...)`.
-
-    Args:
-        id: any registered id, such as `Hopper-v5`.
-        changes, schedule_seed, stride, boundary, context, count_resets: see `NonStationary`.
-        kwargs: for `gymnasium.make`.
-    """
-    return NonStationary(
-        gym.make(id, **kwargs),
-        changes,
-        schedule_seed=schedule_seed,
-        stride=stride,
-        boundary=boundary,
-        context=context,
-        count_resets=count_resets,
-    )
-
-
-def make_task_sequence(
-    tasks: Sequence[str | Mapping[str, Any]],
-    steps_per_task: int | float | str,
-    *,
-    repeat: bool = True,
-    schedule_seed: int = 0,
-    stride: int = 1,
-    boundary: str = "episode",
-    context: str = "hidden",
-    count_resets: bool = False,
-) -> NonStationary:
-    """Return a sequence of tasks: the first for `steps_per_task` environment steps, then the next, and so on.
-
-    It is a `NonStationary` environment whose target `task` is the number of the task, from 0: infos, clock, pins and
-    copies are as always. A task that is pinned is entered at the next reset.
-
-    Args:
-        tasks: registered ids, or dicts with an `id` and keyword arguments for `gymnasium.make`; two or more, with equal
-            spaces.
-        steps_per_task: environment steps, all sub-environments together.
-        repeat: whether the first follows the last; otherwise the last stays for good.
-        boundary: `episode` or `truncate`, see `NonStationary`: a task begins with a reset.
-        schedule_seed, stride, context, count_resets: see `NonStationary`.
-    """
-    choose("'boundary' of a sequence of tasks", boundary, ("episode", "truncate"))
-    order = ",".join(str(number) for number in range(len(tasks)))
-    kind = "cycle" if repeat else "list"
-    return NonStationary(
-        TaskSwitch(tasks),
-        {"target": "task", "when": f"every:{steps_per_task}", "to": f"{kind}:{order}", "first": "draw"},
-        schedule_seed=schedule_seed,
-        stride=stride,
-        boundary=boundary,
-        context=context,
-        count_resets=count_resets,
-    )
-
-
-TASKS = {  # id: (entry point, time limit in steps of one environment, as for the environment it starts from)
-    "SlipperyAnt-v5": ("envs.tasks:slippery_ant", 1000),
-    "NSCartPole-v1": ("envs.tasks:ns_cartpole", 500),
-    "NSPendulum-v1": ("envs.tasks:ns_pendulum", 200),
+TASKS: dict[str, TaskRow] = {
+    "SlipperyAnt-v5": TaskRow(
+        "Ant-v5",
+        {"friction": "every:2e6|loguniform:0.02,2.0|draw"},
+        "Slippery Ant of Dohare et al., Loss of plasticity in deep continual learning, Nature 632:768, 2024: the "
+        "friction of all geoms",
+        flags=_LEGACY,
+    ),
+    "SlipperyHalfCheetah-v5": TaskRow(
+        "HalfCheetah-v5",
+        {"friction": "every:2e6|loguniform:0.02,2.0|draw"},
+        "the friction of all geoms",
+    ),
+    "SlipperyHumanoid-v5": TaskRow(
+        "Humanoid-v5",
+        {"friction": "every:2e6|loguniform:0.02,2.0|draw"},
+        "the friction of all geoms",
+    ),
+    "SlipperyHopper-v5": TaskRow(
+        "Hopper-v5",
+        {"friction_scale": "every:2e6|loguniform:0.02,1.5|draw"},
+        "friction as a multiple of the nominal one, which keeps the contrast between foot (2.0) and floor (1.0)",
+    ),
+    "SlipperyWalker2d-v5": TaskRow(
+        "Walker2d-v5",
+        {"friction_scale": "every:2e6|loguniform:0.02,1.5|draw"},
+        "friction as a multiple of the nominal one, which keeps the contrast between feet (1.9) and floor (0.7)",
+    ),
+    "DriftingAnt-v5": TaskRow(
+        "Ant-v5",
+        {"friction": "random_walk:2e6,1.0,0.6,0.1,2.0", "gravity": "random_walk:2e6,1.0,0.3,0.5,1.5"},
+        "friction, or gravity as a multiple of the nominal one, wanders and never jumps",
+        flags=_LEGACY,
+    ),
+    "ObservationOffsetCartPole-v1": TaskRow(
+        "CartPole-v1",
+        {"observation_offset": _OFFSET},
+        "a constant added to each entry of the observation: the protocol of TRAC (arXiv 2405.16642) and C-CHAIN (arXiv "
+        "2506.00592), whose ten levels are 1,600,000 steps",
+    ),
+    "ObservationOffsetAcrobot-v1": TaskRow(
+        "Acrobot-v1",
+        {"observation_offset": _OFFSET},
+        "the same protocol",
+    ),
+    "ObservationOffsetLunarLander-v3": TaskRow(
+        "LunarLander-v3",
+        {"observation_offset": _OFFSET},
+        "the same protocol",
+    ),
+    "ObservationPermutationCartPole-v1": TaskRow(
+        "CartPole-v1",
+        {"observation_permutation": "every:20000|permutation"},
+        "the order of the observation's entries",
+        quick=True,
+    ),
+    "ObservationPermutationHalfCheetah-v5": TaskRow(
+        "HalfCheetah-v5",
+        {"observation_permutation": "every:1e6|permutation"},
+        "the order of the observation's entries",
+    ),
+    "ActionReversalCartPole-v1": TaskRow(
+        "CartPole-v1",
+        {"action_reversal": f"every:20000|{_FLIP}"},
+        "left is right and right is left",
+        quick=True,
+    ),
+    "ActionPermutationAnt-v5": TaskRow(
+        "Ant-v5",
+        {"action_permutation": "every:1e6|permutation"},
+        "which entry of the action drives which of the eight motors",
+        flags=_LEGACY,
+    ),
+    "ActionDelayPendulum-v1": TaskRow(
+        "Pendulum-v1",
+        {"action_delay": "every:10000|cycle:2,1,3,0"},
+        "actions arrive late by so many steps",
+        quick=True,
+    ),
+    "ActuatorFailureAnt-v5": TaskRow(
+        "Ant-v5",
+        {"actuator_failure": "every:1e6|mask:1"},
+        "one of the eight motors fails, another in each regime",
+        flags=_LEGACY,
+    ),
+    "RewardFlipCartPole-v1": TaskRow(
+        "CartPole-v1",
+        {"reward_scale": f"every:20000|{_FLIP}"},
+        "the reward's sign: balance the pole, or drop it at once",
+        quick=True,
+    ),
+    "DirectionFlipHalfCheetah-v5": TaskRow(
+        "HalfCheetah-v5",
+        {"target_direction": "every:1e6|cycle:180,0"},
+        "the direction that running is paid for, in degrees: backwards, forwards",
+    ),
+    "NSCartPole-v1": TaskRow(
+        "CartPole-v1",
+        _any_of(("length", "gravity", "masscart", "masspole", "force_mag"), "every:10000|loguniform:0.2,4.0"),
+        "the pole's length, or another target, as a multiple of the nominal one",
+        quick=True,
+    ),
+    "NSPendulum-v1": TaskRow(
+        "Pendulum-v1",
+        _any_of(("gravity", "mass", "length"), "every:8000|uniform:0.2,1.8")
+        | {"max_torque": "every:8000|uniform:0.2,1.0"},
+        "gravity, or another target, as a multiple of the nominal one",
+        quick=True,
+    ),
+    "NSAcrobot-v1": TaskRow(
+        "Acrobot-v1",
+        _any_of(("gravity", "mass", "length", "torque"), "every:20000|uniform:0.5,1.5"),
+        "gravity, or another target, as a multiple of the nominal one",
+        quick=True,
+    ),
+    "NSMountainCar-v0": TaskRow(
+        "MountainCar-v0",
+        {"gravity": "every:20000|uniform:0.5,1.2", "force": "every:20000|uniform:0.8,1.5"},
+        "gravity, or the motor's force, as a multiple of the nominal one",
+        quick=True,
+    ),
+    "NSLunarLander-v3": TaskRow(
+        "LunarLander-v3",
+        {
+            "gravity": "every:20000|uniform:0.3,1.1",
+            "wind_power": "every:20000|uniform:0,20",
+            "turbulence_power": "every:20000|uniform:0,2",
+        },
+        "gravity as a multiple of the nominal one; with `enable_wind=True` also the wind, in Gymnasium's units",
+        quick=True,
+    ),
+    "FrozenLakeSequence-v1": TaskRow(
+        "envs.switch:TaskSwitch",
+        {"task": "every:10000|cycle:0,1,2|draw"},
+        "a sequence of tasks: three frozen lakes with another goal each, and no slipping",
+        quick=True,
+        kwargs={"tasks": _LAKES},
+    ),
 }
-
-
-def register() -> None:
-    """Register the tasks with Gymnasium; once is enough, and importing `envs` does it."""
-    for id, (entry_point, limit) in TASKS.items():
-        if id not in gym.registry:
-            gym.register(id, entry_point, max_episode_steps=limit)

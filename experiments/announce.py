@@ -7,30 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from stable_baselines3.common.vec_env import VecEnv
 
+from agents.clock import PREFIX
 from experiments.build import gradient_steps_per_step, planned_steps
 from experiments.schema import Config
-from plasticity import method_config
+from plasticity import method_config, network_options
 
 # Settings that count gradient steps, and are easier to judge in environment steps
 GRADIENT_STEP_SETTINGS = ("maturity", "period")
 
 
-def announce(config: Config, folder: Path, console: Console) -> None:
+def announce(config: Config, folder: Path, env: VecEnv, console: Console) -> None:
     """Print the plan of a run."""
-    for line in plan(config, folder):
+    for line in plan(config, folder, changes_within(env, planned_steps(config))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(config: Config, folder: Path) -> list[str]:
-    """The plan of a run, a line each."""
+def changes_within(env: VecEnv, steps: int) -> int | None:
+    """How often the world of the first sub-environment changes in so many environment steps; None if it never does."""
+    if not env.has_attr("due"):
+        return None
+    return int(env.env_method("due", steps, indices=[0])[0][f"{PREFIX}regime"])
+
+
+def plan(config: Config, folder: Path, changes: int | None) -> list[str]:
+    """The plan of a run, a line each; changes: as from `changes_within`."""
     methods = ", ".join(config.plasticity) or "no method"
     env = f"{config.env.id}, {config.env.n_envs} at once" if config.env.n_envs > 1 else config.env.id
     lines = [f"{config.agent.algorithm.upper()} with {methods} on {env}, seed {config.seed}"]
     lines += [f"  {text}" for text in config.run.notes.values()]
     for name, settings in config.plasticity.items():
         lines += [f"  {line}" for line in _departures(name, settings, config)]
+        lines += [f"  {line}" for line in _idle(name, settings, config, changes)]
+    lines += [f"  {line}" for line in _replaced_settings(config)]
     planned = planned_steps(config)
+    if changes is not None:
+        lines.append(f"  changes of the world within this run: {changes or 'none'}")
     asked = "" if planned == config.total_steps else f" (asked {config.total_steps:,})"
     return [*lines, f"  will run {planned:,}{asked} environment steps; everything about it goes to {folder}"]
 
@@ -46,6 +59,33 @@ def _departures(name: str, settings: dict[str, Any], config: Config) -> list[str
         if key in GRADIENT_STEP_SETTINGS and not isinstance(value, str):
             in_steps = f" gradient steps, about {value / gradient_steps_per_step(config):,.0f} environment steps"
         lines.append(f"{name}.{key} {_show(value)}{in_steps} (default {_show(usual)})")
+    return lines
+
+
+def _idle(name: str, settings: dict[str, Any], config: Config, changes: int | None) -> list[str]:
+    """What a method will not do in a run this short, or in a world that does not change."""
+    steps = int(planned_steps(config) * gradient_steps_per_step(config))
+    if settings.get("period") == "change":
+        return [] if changes else [f"{name} acts at changes of the world: it will not act in this run"]
+    late = [key for key in ("maturity", "period", "start") if key in settings and settings[key] >= steps]
+    lines = [f"{name}.{key} {settings[key]:,}: this run has {steps:,} gradient steps, it will not act" for key in late]
+    if not late and "end" in settings and settings["end"] > steps:
+        lines.append(
+            f"{name}.end {settings['end']:,}: this run has {steps:,} gradient steps, its schedule will not end"
+        )
+    return lines
+
+
+def _replaced_settings(config: Config) -> list[str]:
+    """The agent's settings that a method sets itself."""
+    options = network_options(config.plasticity)
+    lines = []
+    if options.activation is not None:
+        lines.append(
+            f"activation {options.activation.__name__}, in place of agent.activation={config.agent.activation}"
+        )
+    if options.betas is not None and options.betas != config.agent.betas:
+        lines.append(f"Adam's betas {options.betas}, in place of agent.betas={config.agent.betas}")
     return lines
 
 

@@ -10,7 +10,8 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import PPO, SAC
-from experiments.schema import ACTIVATIONS, Config, PPOSettings, SACSettings
+from experiments.agent_settings import ACTIVATIONS, PPOSettings, SACSettings
+from experiments.schema import Config
 
 # Fields of the settings that are not arguments of the algorithm but of its networks and optimizer
 _POLICY_FIELDS = (

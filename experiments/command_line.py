@@ -36,6 +36,10 @@ EXAMPLES = (
         "python train.py logging.probe_every=10 logging.landscape=true logging.histograms=true",
         "measure plasticity more closely: logging.* never changes what is learned",
     ),
+    (
+        "python train.py env=ns_cartpole evaluation.episodes=5",
+        "what is forgotten, and how long it takes to recover: tests on frozen regimes; evaluation.fresh=true adds more",
+    ),
     ("python train.py --cfg job agent=sac", "show the resolved configuration, run nothing"),
 )
 FLAGS = (

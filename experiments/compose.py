@@ -70,6 +70,11 @@ def compose(words: Sequence[str], directories: Sequence[Path] = ()) -> Composed:
     errors += _beyond_the_experiment(tree, choices)
     if tree.get("published") and errors:  # its settings do not fit what was chosen: judging them would only add noise
         raise BadInput(errors)
+    if 1 < len(choices["plasticity"]) > len(tree.get("plasticity") or {}):
+        errors.append(
+            f"plasticity={','.join(choices['plasticity'])}: two of these are one method with "
+            "different settings; choose one of them"
+        )
     values = [value for value in values if not _method_not_chosen(value, tree, choices, errors)]
     lines = [value.input_line or "" for value in values]
     typed = [

@@ -94,8 +94,23 @@ def _trial_faults(config: Config) -> list[str]:
         faults.append(f"agent=sac needs continuous actions, {settings.id} has {env.action_space}; use agent=ppo")
     if agent.policy == "CnnPolicy" and not is_image_space(env.observation_space):
         faults.append(f"agent.policy=CnnPolicy needs images, {settings.id} observes {env.observation_space}")
+    if config.evaluation.episodes:
+        faults += _evaluation_faults(config, env)
     env.close()
     return faults
+
+
+def _evaluation_faults(config: Config, env: Env) -> list[str]:
+    if not env.has_wrapper_attr("pin"):
+        return [
+            f"evaluation.episodes needs an environment that changes, {config.env.id} is stationary: "
+            f"set env.changes, choose another env, or leave evaluation.episodes=0"
+        ]
+    try:
+        env.get_wrapper_attr("pin")(regime=(config.evaluation.regimes or 1) - 1)
+    except ValueError as error:
+        return [f"evaluation.regimes must be at most the schedule's number of regimes: {_sentence(error)}"]
+    return []
 
 
 def _keywords(settings: EnvSettings) -> dict[str, Any]:

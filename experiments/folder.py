@@ -27,14 +27,16 @@ CONFIG, COMMAND, VERSIONS, RESULT = "config.yaml", "command.txt", "versions.json
 PROGRESS, EPISODES, REGIMES = "progress.csv", "episodes.csv", "regimes.csv"
 MODEL, PICTURE, SUMMARY, ERROR_LOG = "model.zip", "summary.png", "summary.txt", "error.log"
 PROBE, ALARMS = "probe.pt", "alarms.txt"
-TABLES = (PROGRESS, EPISODES, REGIMES)
+FORGETTING, ADAPTATION = "forgetting.csv", "adaptation.csv"  # with evaluation.episodes
+TABLES = (PROGRESS, EPISODES, REGIMES, FORGETTING, ADAPTATION)
 FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
+NOT_LEARNED = ("logging", "evaluation", "run")  # sections that change nothing of what is learned
 PACKAGES = ("pliant-rl", "torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "hydra-core", "tensorboard")
 
 
 def learned_part(config: Config) -> dict[str, Any]:
-    """The configuration without its length, its logging and where it is kept: what decides what is learned."""
-    return {k: v for k, v in config.as_dict().items() if k not in ("total_steps", "logging", "run")}
+    """The configuration without its length, what is measured and where it is kept: what decides what is learned."""
+    return {k: v for k, v in config.as_dict().items() if k != "total_steps" and k not in NOT_LEARNED}
 
 
 def config_hash(config: Config) -> str:
@@ -121,7 +123,7 @@ def _differences(old: Any, new: Mapping[str, Any]) -> Iterator[str]:
     trees = (old if isinstance(old, dict) else {}, new)
     before, after = ({**dict(_flat(_canonical(t))), "methods": list(t.get("plasticity") or {})} for t in trees)
     for key in sorted({**before, **after}):
-        ignored = key == "total_steps" or key.split(".")[0] in ("logging", "run")
+        ignored = key == "total_steps" or key.split(".")[0] in NOT_LEARNED
         if not ignored and before.get(key) != after.get(key):
             yield f"{key}: {before.get(key)} -> {after.get(key)}"
 

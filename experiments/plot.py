@@ -12,8 +12,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from agents import Adaptation
 from experiments.episodes import Regime
 from experiments.history import Floats, History, Series
 
@@ -40,13 +43,24 @@ STYLE: Any = {
 }
 CHARACTERS = 120  # of a label, side by side across the picture
 MOST_LABELS = 16  # more regimes than this are marked by lines alone
+MOST_CELLS = 12  # rows and columns of a matrix up to which each entry is written out
 
 
-def plot_run(folder: Path, picture: Path, regimes: Sequence[Regime], steps: int, title: str) -> None:
-    """Write `picture` (PNG) from what the run in `folder` wrote. steps: environment steps in all."""
+def plot_run(
+    folder: Path,
+    picture: Path,
+    regimes: Sequence[Regime],
+    steps: int,
+    title: str,
+    evaluated: Adaptation | None = None,
+) -> None:
+    """Write `picture` (PNG) from what the run in `folder` wrote.
+
+    steps: environment steps in all; evaluated: returns on frozen regimes, drawn beside the curves.
+    """
     history = History(folder)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True, layout="constrained", height_ratios=(1.5, 1, 1))
+        figure, axes = _panels(evaluated)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
         _returns(axes[0], history.returns())
         _per_network(axes[1], history, "dead_fraction", "Dead units")
@@ -66,6 +80,51 @@ def plot_run(folder: Path, picture: Path, regimes: Sequence[Regime], steps: int,
         axes[2].xaxis.set_major_formatter(FuncFormatter(_step_label))
         figure.savefig(picture, dpi=150, metadata={"Software": None})
         plt.close(figure)
+
+
+def _panels(evaluated: Adaptation | None) -> tuple[Figure, list[Axes]]:
+    """Three panels for curves, one below the other; to their right the matrix of returns, if there is one."""
+    figure = plt.figure(figsize=(10 if evaluated is None else 16, 8), layout="constrained")
+    columns = 1 if evaluated is None else 2
+    grid = figure.add_gridspec(3, columns, height_ratios=(1.5, 1, 1), width_ratios=(10, 6)[:columns])
+    first = figure.add_subplot(grid[0, 0])
+    axes = [first, *(figure.add_subplot(grid[row, 0], sharex=first) for row in (1, 2))]
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=False)
+    if evaluated is not None:
+        _matrix(figure.add_subplot(grid[:, 1]), evaluated)
+    return figure, axes
+
+
+def _matrix(axis: Axes, evaluated: Adaptation) -> None:
+    """Returns by the regime trained on (downwards, the untrained agent first) and the frozen regime tested on."""
+    returns = np.vstack([evaluated.untrained, evaluated.returns])
+    known = ~np.isnan(returns).all(axis=1)  # a regime that passed within one episode has no row
+    names = np.array(["untrained", *map(str, range(len(evaluated.returns)))])[known]
+    returns = returns[known]
+    rows, columns = returns.shape
+    image = axis.imshow(returns, cmap="YlGnBu", aspect="auto")
+    figure = axis.get_figure()
+    if figure is not None:
+        figure.colorbar(image, ax=axis, shrink=0.6, pad=0.02).outline.set_visible(False)
+    axis.set_facecolor(SHADE)  # of what was not tested
+    axis.set_title("Return on frozen regimes")
+    axis.set_xlabel("tested on regime")
+    axis.set_ylabel("after training on regime")
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_CELLS, integer=True))
+    shown = np.unique(np.linspace(0, rows - 1, min(rows, MOST_CELLS)).round().astype(int))
+    axis.set_yticks(shown, names[shown])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(~np.isnan(returns)), strict=True):
+        own = names[row] == str(column)
+        if own:
+            axis.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=COLOURS[1], lw=1.6))
+        if max(rows, columns) <= MOST_CELLS:
+            red, green, blue, _ = image.to_rgba(returns[row, column])
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            text = f"{returns[row, column]:.3g}" if abs(returns[row, column]) < 1000 else f"{returns[row, column]:,.0f}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
 
 
 def _returns(axis: Axes, returns: Series) -> None:

@@ -115,8 +115,9 @@ def run(folder: Path, console: Console) -> None:
     console.print(table(first, now))
     lines = [
         "loss: error after 200 steps of Adam on the run's frozen batch, 1 if nothing was learned; at first: the same",
-        "from the weights the run began with. gap: of their logarithms; 0 is as plastic as at first, 0.69 twice the",
-        "error, below 0 better than at first. Dead units and effective rank (last hidden layer): first -> now.",
+        "from the weights the run began with. gap: the mean over functions of the logarithm of their ratio; 0 is as",
+        "plastic as at first, 0.69 twice the error, below 0 better than at first. Dead units and effective rank (last",
+        "hidden layer): first -> now.",
         "",
         "what to type next",
         *(f"  {command}  # {does}" for command, does in next_commands(folder, config.seed)),

@@ -12,12 +12,13 @@ from types import TracebackType
 
 import torch
 from rich.console import Console
+from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import PlasticityMonitor, RegimeClock
-from experiments import errors, summary
+from agents import ForgettingEvaluation, PlasticityMonitor, RegimeClock
+from experiments import errors, forgetting, summary
 from experiments import folder as files
 from experiments.alarm_log import AlarmLog
 from experiments.announce import announce
@@ -78,7 +79,7 @@ def train(run: Run, console: Console | None = None) -> int:
             files.create(folder, config, run.command)
         except OSError as error:
             raise errors.BadInput(f"the run folder {folder} cannot be made: {error}") from error
-        announce(config, folder, console)
+        announce(config, folder, env, console)
         return _learn(run, model, console)
     finally:
         _close(env)
@@ -99,12 +100,17 @@ def _learn(run: Run, model: BaseAlgorithm, console: Console) -> int:
     bar = ProgressBar(planned, console)
     monitor = plasticity_monitor(config.logging)
     alarms = AlarmLog(monitor, folder / files.ALARMS, console)
-    callbacks = CallbackList([RegimeClock(), monitor, alarms, RunPage(config), recorder, bar])
+    stop = StopOnSignal()
+    evaluation = forgetting.forgetting_evaluation(config, lambda: stop.signal is not None)
+    tests = [] if evaluation is None else [evaluation]
+    for test in tests:
+        console.print(f"  {test.plan(planned)}", highlight=False, markup=False, soft_wrap=True)
+    callbacks = CallbackList([RegimeClock(), *tests, monitor, alarms, RunPage(config), recorder, bar])
     # SAC writes a row whenever this many episodes ended; copies in step then share a row instead of repeating its step
     interval = 1 if config.agent.algorithm == "ppo" else config.env.n_envs
     status, code = "finished", errors.DONE
     try:
-        with StopOnSignal() as stop:
+        with stop:
             model.learn(planned, callback=[stop, callbacks], log_interval=interval)
         if stop.signal is not None:
             status, code = "stopped", 128 + stop.signal
@@ -117,11 +123,13 @@ def _learn(run: Run, model: BaseAlgorithm, console: Console) -> int:
     finally:
         bar.close()
         recorder.close()
+        for test in tests:
+            test.frozen.close()
         _flush(model)
         model.logger.close()
     if monitor.probe is not None:
         files.write_probe(folder, monitor.probe)
-    _conclude(run, model, recorder, alarms, status, console)
+    _conclude(run, model, recorder, alarms, evaluation, status, console)
     return code
 
 
@@ -137,7 +145,13 @@ def plasticity_monitor(settings: LoggingSettings) -> PlasticityMonitor:
 
 
 def _conclude(
-    run: Run, model: BaseAlgorithm, recorder: EpisodeRecorder, alarms: AlarmLog, status: str, console: Console
+    run: Run,
+    model: BaseAlgorithm,
+    recorder: EpisodeRecorder,
+    alarms: AlarmLog,
+    evaluation: ForgettingEvaluation | None,
+    status: str,
+    console: Console,
 ) -> None:
     """Save the model, then the tables and the picture made from what was written."""
     folder, steps = run.folder, model.num_timesteps
@@ -147,11 +161,16 @@ def _conclude(
     title = (
         f"{run.config.agent.algorithm.upper()} on {run.config.env.id}, plasticity={','.join(run.choices['plasticity'])}"
     )
-    plot_run(folder, folder / files.PICTURE, regimes, steps, f"{title}, seed {run.config.seed}")
+    tables: list[Table | str] = []
+    if evaluation is not None:
+        forgetting.write(folder, evaluation)
+        tables = forgetting.summary(evaluation)
+    matrix = None if evaluation is None else evaluation.results
+    plot_run(folder, folder / files.PICTURE, regimes, steps, f"{title}, seed {run.config.seed}", matrix)
     files.finish(folder, status, steps, run.config)
     commands = summary.next_commands(folder, run.choices, run.words, run.config.seed)
     ended = f"{status} after {steps:,} steps"
-    summary.render(folder, summary.parts(folder, regimes, ended, commands, alarms.summary()), console)
+    summary.render(folder, summary.parts(folder, regimes, ended, commands, [*tables, *alarms.summary()]), console)
 
 
 def _flush(model: BaseAlgorithm) -> None:

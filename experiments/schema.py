@@ -11,85 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from torch import nn
-
+from experiments.agent_settings import PPOSettings, SACSettings
 from experiments.errors import BadInput
-from plasticity import INITIALISATIONS, METHODS, method_config
+from plasticity import METHODS, method_config
 from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
 
 DEVICES = ("cpu", "cuda", "mps", "auto")
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-}
-
-
-@dataclass(frozen=True)
-class AgentSettings:
-    """What PPO and SAC share: discount, networks (hidden widths) and Adam."""
-
-    algorithm: str
-    policy: str = setting("MlpPolicy", choices=("MlpPolicy", "CnnPolicy"))
-    learning_rate: float = setting(3e-4, within="(0, inf)")
-    gamma: float = setting(0.99, within="[0, 1]")
-    net_arch: tuple[int, ...] = setting((256, 256), within="[1, inf)")
-    critic_net_arch: tuple[int, ...] | None = setting(None, within="[1, inf)")  # None: the same as net_arch
-    activation: str = setting("relu", choices=ACTIVATIONS)
-    init: str | None = setting(None, choices=[name for name in INITIALISATIONS if name != "network"])  # None: SB3's own
-    betas: tuple[float, float] = setting((0.9, 0.999), within="[0, 1)")
-    eps: float = setting(1e-8, within="(0, inf)")
-    weight_decay: float = setting(0.0, within="[0, inf)")
-    decoupled: bool = False  # False: the decay is added to the gradient, as in Adam; True: as in AdamW
-    use_sde: bool = False
-    sde_sample_freq: int = setting(-1, within="[-1, inf)")
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True)
-class PPOSettings(AgentSettings):
-    """n_steps: steps of each sub-environment in a rollout; batch_size: rows of a minibatch."""
-
-    n_steps: int = setting(2048, within="[1, inf)")
-    batch_size: int = setting(64, within="[1, inf)")
-    n_epochs: int = setting(10, within="[1, inf)")
-    gae_lambda: float = setting(0.95, within="[0, 1]")
-    clip_range: float = setting(0.2, within="(0, inf)")
-    clip_range_vf: float | None = setting(None, within="(0, inf)")
-    normalize_advantage: bool = True
-    ent_coef: float = setting(0.0, within="[0, inf)")
-    vf_coef: float = setting(0.5, within="[0, inf)")
-    max_grad_norm: float = setting(0.5, within="(0, inf)")
-    target_kl: float | None = setting(None, within="(0, inf)")
-    log_std_init: float = setting(0.0, within="[-20, 2]")  # of the actions' Gaussian, when training starts
-
-
-@dataclass(frozen=True)
-class SACSettings(AgentSettings):
-    """train_freq: steps of each sub-environment between updates; gradient_steps: -1 for as many as steps were taken."""
-
-    buffer_size: int = setting(1_000_000, within="[1, inf)")
-    learning_starts: int = setting(100, within="[0, inf)")
-    batch_size: int = setting(256, within="[1, inf)")
-    tau: float = setting(0.005, within="[0, 1]")
-    train_freq: int = setting(1, within="[1, inf)")
-    gradient_steps: int = setting(1, within="[-1, inf)")
-    ent_coef: float | str = "auto"
-    target_update_interval: int = setting(1, within="[1, inf)")
-    n_critics: int = setting(2, within="[1, inf)")
-    target_critic: str = setting("leave", choices=("leave", "sync"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.ent_coef, str) and self.ent_coef != "auto":
-            raise SettingsError([f'ent_coef must be a number or "auto", got {self.ent_coef!r}'])
-        if isinstance(self.ent_coef, float) and self.ent_coef < 0:
-            raise SettingsError([f"ent_coef must be in [0, inf), got {self.ent_coef}"])
 
 
 @dataclass(frozen=True)
@@ -173,6 +100,33 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """Tests on frozen regimes; none of it changes what is learned. See `agents.ForgettingEvaluation`.
+
+    episodes: on each regime at the end of each regime; 0: no evaluation at all.
+    regimes: those tested are 0, ..., regimes - 1; None: those met so far and the next.
+    every: steps between further tests within a regime; None: none.
+    fresh: also train a fresh agent on each regime, for as many steps as it lasted, to compare with.
+    fraction, window: recovered is when the mean return of `window` episodes is back to this share of what it was.
+    """
+
+    episodes: int = setting(0, within="[0, inf)")
+    regimes: int | None = setting(None, within="[1, inf)")
+    every: int | None = setting(None, within="[1, inf)")
+    fresh: bool = False
+    fraction: float = setting(0.9, within="(0, 1]")
+    window: int = setting(10, within="[1, inf)")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.episodes == 0:
+            asked = [name for name in ("regimes", "every", "fresh") if getattr(self, name)]
+            errors = [f"{name} needs evaluation.episodes of at least 1, got 0 (no evaluation)" for name in asked]
+            if errors:
+                raise SettingsError(errors)
+
+
+@dataclass(frozen=True)
 class Config:
     """A run's whole configuration. plasticity: method -> its settings, in the order in which the methods act."""
 
@@ -184,6 +138,7 @@ class Config:
     device: str
     run: RunSettings
     logging: LoggingSettings
+    evaluation: EvaluationSettings
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as they are written to config.yaml."""
@@ -203,7 +158,7 @@ class _Scalars:
 
 _NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)  # typed, .nan arrives as text
 Section = TypeVar("Section")
-SECTIONS = ("agent", "env", "plasticity", "run", "logging")
+SECTIONS = ("agent", "env", "plasticity", "run", "logging", "evaluation")
 ALGORITHMS: dict[str, type[PPOSettings] | type[SACSettings]] = {"ppo": PPOSettings, "sac": SACSettings}
 
 
@@ -220,12 +175,13 @@ def validate(tree: Mapping[str, Any]) -> Config:
     methods = _methods(parts["plasticity"], errors)
     run = _read(RunSettings, parts["run"], "run", errors)
     logging = _read(LoggingSettings, parts["logging"], "logging", errors)
+    evaluation = _read(EvaluationSettings, parts["evaluation"], "evaluation", errors)
     scalars = _read(_Scalars, {k: tree[k] for k in _Scalars.__dataclass_fields__ if k in tree}, "", errors)
     if agent is not None and env is not None:
         errors += _between_sections(agent, env, methods)
-    if errors or agent is None or env is None or run is None or logging is None or scalars is None:
+    if errors or not (agent and env and run and logging and evaluation and scalars):
         raise BadInput(dict.fromkeys(errors))
-    return Config(agent, env, methods, scalars.total_steps, scalars.seed, scalars.device, run, logging)
+    return Config(agent, env, methods, scalars.total_steps, scalars.seed, scalars.device, run, logging, evaluation)
 
 
 def not_finite(value: Any, path: str) -> Iterator[str]:

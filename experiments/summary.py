@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,20 +37,21 @@ def parts(
     regimes: Sequence[Regime],
     ended: str,
     commands: Sequence[tuple[str, str]],
-    alarms: Sequence[str] = (),
+    more: Sequence[Table | str] = (),
 ) -> list[Table | str]:
     """The summary, top to bottom.
 
-    ended: such as "finished after 9 steps"; commands: as from `next_commands`; alarms: lines, if there were any.
+    ended: such as "finished after 9 steps"; commands: as from `next_commands`; more: what else there is to say.
     """
+    tables = [name for name in (files.FORGETTING, files.ADAPTATION) if (folder / name).is_file()]
     return [
         "",
         _regime_table(regimes),
         _network_table(History(folder)),
-        *alarms,
+        *more,
         "",
         f"{ended}; all of it is in {folder}:",
-        f"  {files.PICTURE}, {files.MODEL}, {files.PROGRESS}, {files.EPISODES}, {files.REGIMES}, {files.CONFIG}",
+        "  " + ", ".join([files.PICTURE, files.MODEL, *files.TABLES[:3], *tables, files.CONFIG]),
         "",
         "what to type next",
         *(f"  {command}  # {does}" for command, does in commands),
@@ -85,10 +87,10 @@ def _regime_table(regimes: Sequence[Regime]) -> Table:
     for heading in ("regime", "from step", *targets, "episodes", "mean return", "last tenth"):
         table.add_column(heading, justify="right")
     for regime in regimes:
-        values = [_number(regime.values.get(name)) for name in targets]
+        values = [number(regime.values.get(name)) for name in targets]
         mean = float(np.mean(regime.returns)) if regime.returns else None
         row = [str(regime.index), f"{regime.start:,}", *values, str(len(regime.returns))]
-        table.add_row(*row, _number(mean), _number(_late(regime)))
+        table.add_row(*row, number(mean), number(_late(regime)))
     return table
 
 
@@ -109,7 +111,8 @@ def _network_table(history: History) -> Table:
 
 
 def _span(values: Floats, form: str) -> str:
-    return f"{form.format(values[0])} -> {form.format(values[-1])}" if len(values) else "-"
+    ends = [form.format(value) for value in (values if len(values) < 2 else values[[0, -1]])]
+    return " -> ".join(ends) or "-"
 
 
 def _late(regime: Regime) -> float | None:
@@ -118,7 +121,8 @@ def _late(regime: Regime) -> float | None:
     return float(np.mean(regime.returns[-count:])) if regime.returns else None
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def number(value: float | None) -> str:
+    """A return or a count of steps, short; a dash for None and NaN."""
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

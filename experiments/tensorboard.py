@@ -30,6 +30,15 @@ LAYOUT = {
         "weight magnitude": ["Multiline", [r"plasticity/[^/]+/weight_magnitude"]],
     }
 }
+EVALUATION = {
+    "Forgetting": {
+        "return on each frozen regime": ["Multiline", [r"evaluation/return_on_regime_\d+"]],
+        "average return on the regimes met": ["Multiline", ["evaluation/average_return"]],
+        "forgetting and transfer": ["Multiline", [r"evaluation/(forgetting|(backward|forward)_transfer)"]],
+        "recovery (mean environment steps)": ["Multiline", ["evaluation/recovery_steps"]],
+        "gap to a fresh agent": ["Multiline", ["evaluation/gap_to_fresh"]],
+    }
+}
 METRICS = ("rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
@@ -48,7 +57,7 @@ class RunPage(BaseCallback):
 
     def _on_training_start(self) -> None:
         for writer in (f.writer for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)):
-            writer.add_custom_scalars(LAYOUT)
+            writer.add_custom_scalars(LAYOUT | (EVALUATION if self.config.evaluation.episodes else {}))
         hparams = dict(flat(learned_part(self.config)))
         networks = list(getattr(self.model.policy, "networks", {}))
         metrics = [*METRICS, *(f"plasticity/{n}/{m}" for n in networks for m in ("dead_fraction", "effective_rank"))]

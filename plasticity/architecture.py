@@ -42,7 +42,9 @@ def merge_options(options: Iterable[NetworkOptions]) -> NetworkOptions:
             if value is None or value is False:
                 continue
             if merged.setdefault(item.name, value) != value:
-                raise SettingsError([f"two methods ask for different {item.name}: {merged[item.name]} and {value}"])
+                raise SettingsError(
+                    [f"two methods ask for different {item.name}: {_shown(merged[item.name])} and {_shown(value)}"]
+                )
     return NetworkOptions(**merged)
 
 
@@ -63,6 +65,10 @@ def require(network: Network, options: NetworkOptions, method: str) -> None:
             f"network {network.name!r}: {method} needs {wanted}; make the network and its optimizer as "
             f'plasticity.network_options("{method}") says (plasticity.rebuild changes a network before training)'
         )
+
+
+def _shown(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else str(value)
 
 
 @torch.no_grad()

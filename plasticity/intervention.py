@@ -60,6 +60,7 @@ def attach(intervention: Intervention, network: Network) -> _Handles:
 
     Copying an optimizer drops its hooks and copying a model copies neither: attach after copying.
     """
+    _check(intervention)
     optimizer = network.optimizers[0]
 
     def before(*_: object) -> None:
@@ -109,6 +110,7 @@ class Every(nn.Module, Intervention):
         super().__init__()
         if period < 1:
             raise ValueError(f"period must be in [1, inf) gradient steps, got {period}")
+        _check(intervention)
         self.period, self.intervention = period, intervention
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
@@ -141,6 +143,7 @@ class OnChange(nn.Module, Intervention):
 
     def __init__(self, intervention: nn.Module):
         super().__init__()
+        _check(intervention)
         self.intervention = intervention
         self.register_buffer("pending", torch.zeros((), dtype=torch.bool))
 
@@ -169,6 +172,14 @@ Period: TypeAlias = int | Literal["change"]
 def schedule(period: Period, intervention: nn.Module) -> Every | OnChange:
     """`intervention` every so many gradient steps, or at every change of the world."""
     return OnChange(intervention) if period == "change" else Every(period, intervention)
+
+
+def _check(intervention: object) -> None:
+    if not isinstance(intervention, Intervention):
+        raise TypeError(
+            f"an intervention must have before_step, after_step, notice_change, ..., as subclasses of Intervention do; "
+            f"got {intervention!r}, and a method's config makes one by build(network, seed)"
+        )
 
 
 class Idle(nn.Module, Intervention):

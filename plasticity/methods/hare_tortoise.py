@@ -64,6 +64,10 @@ class HareTortoise(nn.Module, Intervention):
             if returns:
                 fast.copy_(slow)
 
+    def telemetry(self) -> dict[str, float]:
+        """`returns`: how often the network has been put back."""
+        return {"returns": float(int(self.steps) // self.config.period)}
+
 
 def _parameters(network: Network) -> Iterator[Tensor]:
     yield from network.parameters()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from plasticity.buffers import Buffers
@@ -55,6 +56,7 @@ class Reset(nn.Module, Intervention):
     """
 
     bounds: Tensor
+    resets: Tensor
 
     def __init__(
         self,
@@ -70,11 +72,13 @@ class Reset(nn.Module, Intervention):
         self.random = Randomness(seed, network.name, "reset")
         self.register_buffer("bounds", uniform_bounds(network.linears, init, network.layers))
         self.log_std = Buffers(network.log_std)
+        self.register_buffer("resets", torch.zeros((), dtype=torch.int64))
 
     def after_step(self, network: Network) -> None:
         chosen = self._last_layers(network)
         if not chosen:
             return
+        self.resets += 1
         for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
             if linear in chosen:
                 redraw(linear, bound, self.random.uniform)
@@ -89,6 +93,10 @@ class Reset(nn.Module, Intervention):
             for parameter, first in zip(network.log_std, self.log_std, strict=True):
                 parameter.copy_(first)
                 network.forget(parameter)
+
+    def telemetry(self) -> dict[str, float]:
+        """`resets`: how often it has acted."""
+        return {"resets": float(self.resets)}
 
     def _last_layers(self, network: Network) -> set[nn.Module]:
         hidden = [layer.linear for layer in network.layers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bounds
@@ -54,6 +55,7 @@ class ShrinkAndPerturb(nn.Module, Intervention):
     """
 
     bounds: Tensor
+    perturbations: Tensor
 
     def __init__(
         self,
@@ -69,11 +71,13 @@ class ShrinkAndPerturb(nn.Module, Intervention):
         self.config = ShrinkAndPerturbConfig(shrink=shrink, perturb=perturb, noise=noise, init=init)
         self.random = Randomness(seed, network.name, "shrink_and_perturb")
         self.register_buffer("bounds", uniform_bounds(network.linears, init, network.layers))
+        self.register_buffer("perturbations", torch.zeros((), dtype=torch.int64))
 
     def after_step(self, network: Network) -> None:
         shrink, perturb = self.config.shrink, self.config.perturb
         if shrink == 1 and perturb == 0:
             return
+        self.perturbations += 1
         for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
             for name, parameter in linear.named_parameters(recurse=False):
                 if not parameter.requires_grad:
@@ -83,3 +87,7 @@ class ShrinkAndPerturb(nn.Module, Intervention):
                     parameter.add_(self.random.normal(*parameter.shape, std=perturb).to(parameter))
                 elif name == "weight":
                     parameter.add_(self.random.uniform(*parameter.shape, bound=bound).to(parameter), alpha=perturb)
+
+    def telemetry(self) -> dict[str, float]:
+        """`perturbations`: how often it has acted."""
+        return {"perturbations": float(self.perturbations)}

@@ -103,7 +103,7 @@ def test_sub_environments_are_in_the_same_task() -> None:
         (
             [LIGHT, HEAVY],
             {"boundary": "step"},
-            "unknown 'boundary' of a sequence of tasks \"step\": allowed are episode",
+            "unknown 'boundary' of task \"step\": allowed are episode, truncate",
         ),
         ([LIGHT, HEAVY], {"steps_per_task": "soon"}, "the period in when: every must be a whole number >= 1"),
     ],

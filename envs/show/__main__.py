@@ -1,0 +1,7 @@
+"""`python -m envs.show`."""
+
+import sys
+
+from envs.show import main
+
+sys.exit(main())
