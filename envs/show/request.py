@@ -19,9 +19,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from envs.nonstationary import NonStationary
 from envs.parsing import choose
 from envs.physics import make_target, targets_of
+from envs.registration import WRAPPER
 from envs.tasks import TASKS
-
-WRAPPER = ("schedule_seed", "stride", "boundary", "context", "count_resets")  # NonStationary's own keyword arguments
 
 
 @dataclass(frozen=True)
