@@ -69,6 +69,8 @@ class _Slice(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(linear.weight[place], requires_grad=False)
         self.bias = nn.Parameter(linear.bias[place], requires_grad=False)
+        for parameter in (self.weight, self.bias):  # which says that they are trained, though not by autograd
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _one_of(network: Network, place: int) -> Network:

@@ -131,7 +131,7 @@ class HiddenLayer:
     @property
     def trainable(self) -> bool:
         """Can units be replaced by ones that learn? Not where incoming or outgoing weights are frozen."""
-        return self.weight.requires_grad and all(weight_of(reader.linear).requires_grad for reader in self.readers)
+        return all(is_trained(weight_of(linear)) for linear in (self.linear, *(r.linear for r in self.readers)))
 
     @property
     def unit_shape(self) -> torch.Size:
@@ -199,6 +199,11 @@ def matrix_of(linear: nn.Module) -> Tensor:
     """A view (*replicas, outputs, fan_in) of a layer's weight; a convolution's kernels are laid out flat."""
     weight = weight_of(linear)
     return weight.flatten(1) if isinstance(linear, CONVOLUTIONS) else weight
+
+
+def is_trained(parameter: nn.Parameter) -> bool:
+    """Not frozen: it asks for gradients, or somebody who works them out by hand has given it one."""
+    return parameter.requires_grad or parameter.grad is not None
 
 
 def copies_of(activation: nn.Module) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from plasticity.buffers import Buffers
 from plasticity.initialisation import INITIALISATIONS, redraw, uniform_bounds
 from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
-from plasticity.layers import HiddenLayer, weight_of
+from plasticity.layers import HiddenLayer, is_trained, weight_of
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -104,7 +104,7 @@ class Reset(nn.Module, Intervention):
         levels = [[linear] for linear in hidden if linear in network.linears] + ([heads] if heads else [])
         count = len(levels) if self.config.layers == "all" else self.config.layers
         chosen = {linear for level in levels[max(len(levels) - count, 0) :] for linear in level}
-        return {linear for linear in chosen if weight_of(linear).requires_grad}
+        return {linear for linear in chosen if is_trained(weight_of(linear))}
 
     def _renew_norms(self, network: Network, layer: HiddenLayer) -> None:
         twin = network.twins.get(layer.name)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bounds
 from plasticity.intervention import Every, Intervention, OnChange, Period, Randomness, schedule
+from plasticity.layers import is_trained
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -80,7 +81,7 @@ class ShrinkAndPerturb(nn.Module, Intervention):
         self.perturbations += 1
         for linear, bound in zip(network.linears, self.bounds.tolist(), strict=True):
             for name, parameter in linear.named_parameters(recurse=False):
-                if not parameter.requires_grad:
+                if not is_trained(parameter):
                     continue
                 parameter.mul_(shrink)
                 if self.config.noise == "gaussian":

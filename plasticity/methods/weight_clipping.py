@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plasticity.initialisation import INITIALISATIONS, uniform_bounds
 from plasticity.intervention import Intervention
+from plasticity.layers import is_trained
 from plasticity.network import Network
 from plasticity.settings import check, setting
 
@@ -59,5 +60,5 @@ class WeightClipping(nn.Module, Intervention):
         for linear, bound in zip(network.linears, (self.config.zeta * self.bounds).tolist(), strict=True):
             if linear in hidden or self.config.heads:
                 for parameter in linear.parameters(recurse=False):
-                    if parameter.requires_grad:
+                    if is_trained(parameter):
                         parameter.clamp_(-bound, bound)
