@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train tensorboard test test-all lint format types pytest docs clean
+.PHONY: help install train tensorboard test test-all lint format types pytest scorecard docs clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ types: $(INSTALLED)
 
 pytest: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
+
+scorecard: $(INSTALLED)  ## put all that a run promises to the test, and write docs/reliability.md
+	$(BIN)/python -m pytest -n auto -m "slow or not slow" tests/reliability --scorecard docs/reliability.md
 
 docs: $(INSTALLED)  ## the documentation: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

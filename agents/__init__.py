@@ -20,6 +20,7 @@ from agents.alarms import Alarms
 from agents.clock import RegimeClock, target_values
 from agents.evaluation import Evaluation, ForgettingEvaluation, Stretch
 from agents.extractors import extractor_modules
+from agents.finite import GradientGuard, non_finite
 from agents.monitor import PlasticityMonitor
 from agents.networks import policy_networks
 from agents.plastic import add_plasticity, plastic
@@ -40,6 +41,7 @@ __all__ = [
     "Alarms",
     "Evaluation",
     "ForgettingEvaluation",
+    "GradientGuard",
     "PlasticActorCriticCnnPolicy",
     "PlasticActorCriticPolicy",
     "PlasticPolicy",
@@ -54,6 +56,7 @@ __all__ = [
     "extractor_modules",
     "forgetting",
     "forward_transfer",
+    "non_finite",
     "plastic",
     "policy_networks",
     "recovery_steps",

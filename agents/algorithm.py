@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import RolloutReturn
 
 from agents.policies import PlasticPolicy, plastic_policy
 from plasticity import UnitAdam
@@ -30,9 +33,13 @@ class PlasticAlgorithm(_Base):
         settings, `{"l2": {"strength": 1e-3}, "cbp": {}}`; see `plasticity.METHODS`. Without any, and with the default
         optimizer, training equals stock SB3 bit for bit.
     All other arguments are SB3's own. Methods draw from streams of their own that derive from `seed`.
+
+    between_rollouts: an attribute that may be set before `learn`: called between an update and the next rollout, the
+        one time at which a run can be saved and resumed to the last bit; training ends where it returns False.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
+    between_rollouts: Callable[[], bool] | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -71,6 +78,15 @@ class PlasticAlgorithm(_Base):
             self.policy_kwargs["optimizer_class"] = UnitAdam  # QR-DQN names Adam itself, to give it another eps
         super()._setup_model()  # type: ignore[safe-super]
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> Any:
+        """SB3's, after asking `between_rollouts`."""
+        if self.between_rollouts is not None and not self.between_rollouts():
+            return RolloutReturn(0, 0, continue_training=False) if isinstance(self, OffPolicyAlgorithm) else False
+        return super().collect_rollouts(*args, **kwargs)  # type: ignore[misc]
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "between_rollouts"]
+
     def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
         """Take the networks' weights from a checkpoint of SB3 or of ours; methods and counters start anew.
 
@@ -81,7 +97,7 @@ class PlasticAlgorithm(_Base):
         optimizer: take the networks' optimizer moments and counts as well; hyper-parameters stay ours.
         Raises `ValueError` if the file does not fit this agent.
         """
-        states = _read_states(Path(path))
+        states = read_states(Path(path))
         own = {key: value for key, value in self.policy.state_dict().items() if not key.startswith("plasticity.")}
         given = {key: value for key, value in states["policy"].items() if not key.startswith("plasticity.")}
         wrong = sorted(own.keys() ^ given.keys()) or sorted(key for key in own if own[key].shape != given[key].shape)
@@ -107,7 +123,11 @@ def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
         group.update(settings)
 
 
-def _read_states(path: Path) -> dict[str, dict[str, Any]]:
+def read_states(path: Path) -> dict[str, dict[str, Any]]:
+    """What a checkpoint of SB3 says of the policy and each optimizer; raises `pickle.UnpicklingError` at other things.
+
+    Reads tensors only and never unpickles objects, so a stranger's file can do no harm.
+    """
     if not path.exists() and path.with_name(f"{path.name}.zip").exists():
         path = path.with_name(f"{path.name}.zip")  # SB3's save adds it
     if not path.exists():

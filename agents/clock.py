@@ -28,14 +28,25 @@ class RegimeClock(BaseCallback):
         self.changes: list[tuple[int, dict[str, float]]] = []
         self._active = False
         self._regime: int | None = None
+        self._loaded = False
 
     def _on_training_start(self) -> None:
         self._active = self.training_env.has_attr("set_clock")
         if not self._active:
             return
-        stride = self.training_env.num_envs
-        self.training_env.env_method("set_clock", self.model.num_timesteps, stride=stride)
-        self._note(self.training_env.env_method("applied", indices=[0])[0])
+        resumed, self._loaded = self._loaded, False
+        # environments that were resumed as well stand where they stood, and setting a clock hides a change point
+        if not resumed or any(clock != self.model.num_timesteps for clock in self.training_env.get_attr("clock")):
+            stride = self.training_env.num_envs
+            self.training_env.env_method("set_clock", self.model.num_timesteps, stride=stride)
+        if not resumed:
+            self._start(self.training_env.env_method("applied", indices=[0])[0])
+
+    def _start(self, applied: dict[str, Any]) -> None:
+        """Note the regime that a `learn` begins in, unless the one before ended in it."""
+        regime = int(applied[PREFIX + "regime"])
+        if self._regime is None or regime > self._regime or (regime < self._regime and self.num_timesteps == 0):
+            self._note(applied)
 
     def _on_step(self) -> bool:
         if self._active:
@@ -49,6 +60,15 @@ class RegimeClock(BaseCallback):
             notice_change(self.model.policy)
         self._regime = int(info[PREFIX + "regime"])
         self.changes.append((self.model.num_timesteps, target_values(info)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of a run must keep: plain numbers and text."""
+        return {"changes": [(step, dict(values)) for step, values in self.changes], "regime": self._regime}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the `learn` to come begins no regime anew."""
+        self.changes = [(step, dict(values)) for step, values in state["changes"]]
+        self._regime, self._loaded = state["regime"], True
 
     def _on_rollout_end(self) -> None:
         if not self._active:

@@ -51,6 +51,9 @@ class ForgettingEvaluation(BaseCallback):
     tested before its first step, for the forward transfer. `results` is all of it, as arrays; `evaluations` and
     `stretches` are what they are made from. Logged, at the step of the test, are `evaluation/return_on_regime_<j>`
     (mean of the episodes) and the numbers of `agents.Adaptation.numbers` that are known by then.
+    `best` is the (environment step, average return on the regimes met) of the best test of the trained agent so far,
+    logged as `evaluation/best_average_return`. `incomplete` is whether a test was given up,
+    which leaves a state that no run would come to that was not stopped.
 
     make_env: builds a copy of the environment that is trained on, of the same schedule: with its `schedule_seed`.
     episodes: on each regime at each test, with the deterministic policy; the same starts each time.
@@ -94,8 +97,11 @@ class ForgettingEvaluation(BaseCallback):
             raise ValueError(f"regimes must be in [1, {count}], all that the schedule has, got {regimes}")
         self.evaluations: list[Evaluation] = []
         self.stretches: dict[int, Stretch] = {}
+        self.best: tuple[int, float] | None = None
+        self.incomplete = False
         self._regime = 0
         self._last = 0  # environment steps at the last test
+        self._loaded = False
 
     def plan(self, steps: int) -> str:
         """What will be done in a run of so many environment steps, in a sentence or two."""
@@ -136,9 +142,13 @@ class ForgettingEvaluation(BaseCallback):
     def _on_training_start(self) -> None:
         steps = int(self.locals["total_timesteps"])
         self._check_schedule(steps)
+        if self._loaded:
+            self._loaded = False
+            return
         if self.num_timesteps == 0:  # from the beginning, perhaps once more
             self.evaluations.clear()
             self.stretches.clear()
+            self.best = None
         applied = self.training_env.env_method("applied", indices=[0])[0]
         self._regime, self._last = int(applied[PREFIX + "regime"]), self.num_timesteps
         if self._regime < 0:
@@ -191,19 +201,26 @@ class ForgettingEvaluation(BaseCallback):
             agent = self.frozen.train(self.fresh, regime, steps, self.training_env.num_envs)
             stretch.fresh = self.frozen.returns(agent, [regime])[regime].tolist()
         except Stopped:
-            return
+            self.incomplete = True
 
     def _test(self, trained: int, at: str, regimes: list[int]) -> None:
         self._last = self.num_timesteps
         try:
             found = self.frozen.returns(self.model, regimes)
         except Stopped:
+            self.incomplete = True
             return
         returns = {regime: totals.tolist() for regime, totals in found.items()}
         self.evaluations.append(Evaluation(self.num_timesteps, trained, at, returns))
         numbers = {f"return_on_regime_{regime}": float(np.mean(totals)) for regime, totals in found.items()}
-        if self.results is not None:
-            numbers |= {name: value for name, value in self.results.numbers().items() if not math.isnan(value)}
+        results = self.results
+        known = {} if results is None else {k: v for k, v in results.numbers().items() if not math.isnan(v)}
+        if "average_return" in known:
+            average = known["average_return"]
+            if self.best is None or average > self.best[1]:
+                self.best = (self.num_timesteps, average)
+            known["best_average_return"] = self.best[1]
+        numbers |= known
         self._write({f"evaluation/{name}": value for name, value in numbers.items()})
 
     def _write(self, numbers: dict[str, float]) -> None:
@@ -243,13 +260,29 @@ class ForgettingEvaluation(BaseCallback):
         """What a checkpoint of a run must keep: plain numbers and text."""
         return {
             "evaluations": [asdict(one) for one in self.evaluations],
-            "stretches": {k: asdict(stretch) for k, stretch in self.stretches.items()},
+            "stretches": {regime: _packed(stretch) for regime, stretch in self.stretches.items()},
+            "best": self.best,
+            "regime": self._regime,
+            "last": self._last,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken; the `learn` to come tests nothing at its start."""
         self.evaluations = [Evaluation(**one) for one in state["evaluations"]]
-        self.stretches = {k: Stretch(**stretch) for k, stretch in state["stretches"].items()}
+        self.stretches = {regime: _unpacked(stretch) for regime, stretch in state["stretches"].items()}
+        self.best, self._regime, self._last = state["best"], state["regime"], state["last"]
+        self._loaded = True
+
+
+def _packed(stretch: Stretch) -> dict[str, Any]:
+    """Plain numbers, the episodes as two lists: there may be hundreds of thousands."""
+    steps, returns = [step for step, _ in stretch.episodes], [total for _, total in stretch.episodes]
+    return {"start": stretch.start, "end": stretch.end, "steps": steps, "returns": returns, "fresh": stretch.fresh}
+
+
+def _unpacked(state: dict[str, Any]) -> Stretch:
+    episodes = list(zip(state["steps"], state["returns"], strict=True))
+    return Stretch(state["start"], state["end"], episodes, list(state["fresh"]))
 
 
 def _row(one: Evaluation | None, columns: int) -> Floats:

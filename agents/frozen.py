@@ -80,7 +80,8 @@ class FrozenRegimes:
     def train(self, build: Build, regime: int, steps: int, n_envs: int) -> BaseAlgorithm:
         """An agent trained for `steps` environment steps (all `n_envs` copies together) on one regime.
 
-        build: makes an untrained agent for given environments and seed; the seed is the regime's own.
+        build: makes an untrained agent for given environments, which it may wrap in SB3's VecNormalize, and seed; the
+            seed is the regime's own.
         """
         if self.stop():
             raise Stopped

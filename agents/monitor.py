@@ -26,11 +26,12 @@ class PlasticityMonitor(BaseCallback):
 
     Measured after a rollout and before the update: metrics of activations on the batch that is on policy (the rollout;
     or a sample of the replay buffer) and, named `probe_<metric>`, on a batch frozen at the start, whose curves move
-    only because the network did. A recurrent policy sees each row as the first of an episode. Methods have acted in the
-    update before, not yet in the one to come. Ranks are left out where a batch has fewer rows than a layer has units,
-    `distance_from_init` where the agent was trained before. For a network as a whole shares are means over all its
-    units, ranks and the feature norm are those of its last hidden layer, the weight magnitude is the mean over its
-    hidden layers, and `replaced` is a sum.
+    only because the network did. Under SB3's VecNormalize both are normalised by the statistics of when they were
+    taken. A recurrent policy sees each row as the first of an episode. Methods have acted in the update before, not yet
+    in the one to come. Ranks are left out where a batch has fewer rows than a layer has units, `distance_from_init`
+    where the agent was trained before. For a network as a whole shares are means over all its units, ranks and the
+    feature norm are those of its last hidden layer, the weight magnitude is the mean over its hidden layers, and
+    `replaced` is a sum.
     `update_ratio`, `gradient_norm` and `zero_gradient_fraction` are those of the first gradient step after the
     measurement before; `churn` is how much outputs on the frozen batch changed since then. `policy_entropy` is SAC's.
 

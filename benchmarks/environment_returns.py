@@ -1,14 +1,16 @@
 """What agents get in the registered tasks: random ones in a few frozen regimes, trained ones in the first.
 
-python benchmarks/environment_returns.py    # about 10 minutes of one core
+python benchmarks/environment_returns.py    # about an hour of one core; goes on where it was stopped
 
-Random: returns of actions drawn from the action space, the mean over EPISODES episodes in each of the first REGIMES
-regimes (of a drift: at as many times, a time scale apart), which are frozen one after the other.
+Random: returns of actions drawn from the action space, the mean over episodes in each of the first REGIMES regimes (of
+a drift: at as many times, a time scale apart), which are frozen one after the other. Episodes are FEWEST or more, until
+they have STEPS steps in all or are MOST. All regimes get the same starts and the same actions, so that what differs
+between them is the world and not the draw.
 
 Trained: an agent of Stable-Baselines3 trained and tested (deterministically, TESTS episodes) in the first regime, which
-never changes. Of most tasks this is the plain environment, so tasks that start from the same one share an agent. MuJoCo
-robots would take hours of a core and have no number. docs/environments.md is written from the result,
-docs/data/environment_returns.json.
+never changes. Of most tasks this is the plain environment, so tasks that start from the same one share an agent.
+docs/environments.md is written from the result, docs/data/environment_returns.json; what that file holds already, with
+these settings and versions, is not measured again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +31,43 @@ import torch
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from envs import TASKS, Drift, NonStationary
+from envs import TASKS, Drift, NonStationary, parse_schedule
 
 RESULT = Path(__file__).parent.parent / "docs" / "data" / "environment_returns.json"
-REGIMES, EPISODES, TESTS = 5, 4, 20
-# base: (algorithm, environment steps, copies of the environment, settings that differ from the algorithm's own)
-LEARNERS: dict[str, tuple[Any, int, int, dict[str, Any]]] = {
-    "CartPole-v1": (PPO, 50_000, 4, {"learning_rate": 1e-3, "n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9}),
-    "Pendulum-v1": (SAC, 6_000, 1, {"learning_rate": 1e-3, "policy_kwargs": {"net_arch": [64, 64]}}),
-    "Acrobot-v1": (PPO, 50_000, 4, {"learning_rate": 1e-3, "n_steps": 256, "gae_lambda": 0.94, "n_epochs": 4}),
-    "MountainCar-v0": (
+REGIMES, FEWEST, MOST, STEPS, TESTS = 5, 10, 100, 5_000, 20
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An agent: algorithm, environment steps, copies of the environment, settings that differ from the algorithm's own.
+
+    normalized: whether observations and rewards are, by their running statistics.
+    """
+
+    algorithm: Any
+    steps: int
+    copies: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    normalized: bool = False
+
+
+# For all robots a short training of 32 rollouts, by the settings of `train.py env=slippery_ant` but for a smaller
+# network and larger minibatches. Actions begin mildly: a robot that flails falls over, and learns to fall sooner.
+ROBOT = Learner(
+    PPO,
+    65_536,
+    8,
+    {"n_steps": 256, "batch_size": 256, "gamma": 0.98, "gae_lambda": 0.9, "policy_kwargs": {"log_std_init": -1.0}},
+    normalized=True,
+)
+# by world, see there
+LEARNERS: dict[str, Learner] = {
+    "CartPole-v1": Learner(PPO, 50_000, 4, {"learning_rate": 1e-3, "n_steps": 128, "gamma": 0.98, "gae_lambda": 0.9}),
+    "Pendulum-v1": Learner(SAC, 6_000, 1, {"learning_rate": 1e-3, "policy_kwargs": {"net_arch": [64, 64]}}),
+    "Acrobot-v1": Learner(PPO, 50_000, 4, {"learning_rate": 1e-3, "n_steps": 256, "gae_lambda": 0.94, "n_epochs": 4}),
+    "MountainCar-v0": Learner(
         DQN,
         60_000,
         1,
@@ -56,7 +84,7 @@ LEARNERS: dict[str, tuple[Any, int, int, dict[str, Any]]] = {
             "exploration_final_eps": 0.07,
         },
     ),
-    "LunarLander-v3": (
+    "LunarLander-v3": Learner(
         PPO,
         100_000,
         8,
@@ -70,7 +98,7 @@ LEARNERS: dict[str, tuple[Any, int, int, dict[str, Any]]] = {
             "ent_coef": 0.01,
         },
     ),
-    "envs.switch:TaskSwitch": (
+    "FrozenLakeSequence-v1": Learner(
         DQN,
         15_000,
         1,
@@ -83,7 +111,22 @@ LEARNERS: dict[str, tuple[Any, int, int, dict[str, Any]]] = {
             "gamma": 0.95,
         },
     ),
+    "Ant-v5": ROBOT,
+    "HalfCheetah-v5": ROBOT,
+    "SlipperyAnt-v5": ROBOT,
+    "SlipperyHopper-v5": ROBOT,
+    "SlipperyWalker2d-v5": ROBOT,
+    "SlipperyHalfCheetah-v5": ROBOT,
+    "SlipperyHumanoid-v5": ROBOT,
 }
+
+
+def world(id: str) -> str:
+    """What a task's agent is trained in: its base, or where the first regime is drawn already, the task itself."""
+    row = TASKS[id]
+    schedule = parse_schedule(next(iter(row.changes.values())))
+    drawn = not isinstance(schedule, Drift) and schedule.first == "draw"
+    return id if drawn else row.base
 
 
 def frozen(id: str, regime: int) -> gym.Env[Any, Any]:
@@ -99,66 +142,103 @@ def frozen(id: str, regime: int) -> gym.Env[Any, Any]:
 
 
 def random_returns(id: str) -> dict[str, Any]:
-    """Mean return of random actions in each regime, and over all."""
-    means = []
+    """Mean return of random actions in each regime, and over all; how many episodes the means are of."""
+    found = []
     for regime in range(REGIMES):
         env = frozen(id, regime)
-        env.action_space.seed(regime)
-        means.append(statistics.mean(_random_episode(env, seed) for seed in range(EPISODES)))
+        found.append(_random_episodes(env))
         env.close()
-    return {"mean": round(statistics.mean(means), 2), "regimes": [round(mean, 2) for mean in means]}
-
-
-def _random_episode(env: gym.Env[Any, Any], seed: int) -> float:
-    env.reset(seed=seed)
-    total = 0.0
-    while True:
-        _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-        total += float(reward)
-        if terminated or truncated:
-            return total
-
-
-def trained_returns(base: str) -> dict[str, Any]:
-    """Mean return of an agent that was trained in the first regime of the first task that starts from `base`."""
-    id = next(id for id, row in TASKS.items() if row.base == base)
-    algorithm, steps, copies, settings = LEARNERS[base]
-    start = time.process_time()
-    venv = make_vec_env(lambda: frozen(id, 0), copies, seed=0)
-    model = algorithm("MlpPolicy", venv, seed=0, device="cpu", **copy.deepcopy(settings))  # which it writes into
-    model.learn(steps)
-    mean, deviation = evaluate_policy(model, Monitor(frozen(id, 0)), TESTS)
+    means = [statistics.mean(returns) for returns in found]
     return {
-        "algorithm": algorithm.__name__,
-        "steps": steps,
-        "copies": copies,
-        "settings": settings,
+        "mean": round(statistics.mean(means), 2),
+        "regimes": [round(mean, 2) for mean in means],
+        "episodes": [len(returns) for returns in found],
+    }
+
+
+def _random_episodes(env: gym.Env[Any, Any]) -> list[float]:
+    returns: list[float] = []
+    steps = 0
+    while len(returns) < FEWEST or (len(returns) < MOST and steps < STEPS):
+        env.reset(seed=len(returns))
+        env.action_space.seed(MOST + len(returns))  # another number, or the start and the actions would be drawn alike
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total += float(reward)
+            steps += 1
+            ended = terminated or truncated
+        returns.append(total)
+    return returns
+
+
+def trained_returns(name: str) -> dict[str, Any]:
+    """Mean return of an agent that was trained in the first regime of the tasks of this world."""
+    tasks = [id for id in TASKS if world(id) == name]
+    learner = LEARNERS[name]
+    start = time.process_time()
+    venv = _copies(tasks[0], learner.copies, seed=0)
+    trial = _copies(tasks[0], 1, seed=1000)
+    if learner.normalized:
+        venv = VecNormalize(venv)
+        trial = VecNormalize(trial, training=False, norm_reward=False)
+        trial.obs_rms = venv.obs_rms  # the very same, which training moves
+    settings = copy.deepcopy(learner.settings)  # which SB3 writes into
+    model = learner.algorithm("MlpPolicy", venv, seed=0, device="cpu", **settings).learn(learner.steps)
+    mean, deviation = evaluate_policy(model, trial, TESTS)
+    return {
+        **told(learner),
+        "tasks": tasks,
         "mean": round(float(mean), 2),
         "deviation": round(float(deviation), 2),
         "seconds": round(time.process_time() - start),
     }
 
 
+def told(learner: Learner) -> dict[str, Any]:
+    """A learner as JSON."""
+    return {**vars(learner), "algorithm": learner.algorithm.__name__}
+
+
+def _copies(id: str, copies: int, seed: int) -> VecEnv:
+    return make_vec_env(lambda: frozen(id, 0), copies, seed=seed)
+
+
 def main(say: Callable[[str], None] = print) -> None:
-    """Measure, say what came out, and write it down."""
+    """Measure what is not known yet, say what came out, and write each number down as it comes."""
     torch.set_num_threads(1)
     versions = {name: importlib.metadata.version(name) for name in ("stable_baselines3", "gymnasium", "mujoco")}
-    found: dict[str, Any] = {
+    kind = {
         "versions": versions | {"Python": platform.python_version()},
         "regimes": REGIMES,
-        "episodes": EPISODES,
+        "episodes": {"fewest": FEWEST, "most": MOST, "steps": STEPS},
         "tests": TESTS,
-        "random": {},
-        "trained": {},
     }
+    before = json.loads(RESULT.read_text("utf-8")) if RESULT.is_file() else {}
+    found = before if kind.items() <= before.items() else {**kind, "random": {}, "trained": {}}
     for id in TASKS:
-        numbers = found["random"][id] = random_returns(id)
+        if id not in found["random"]:
+            found["random"][id] = random_returns(id)
+            _write(found)
+        numbers = found["random"][id]
         say(f"{id:40} random {numbers['mean']:9.2f} {numbers['regimes']}")
-    for base in LEARNERS:
-        numbers = found["trained"][base] = trained_returns(base)
-        say(f"{base:40} {numbers['algorithm']} {numbers['mean']:9.2f} in {numbers['seconds']} s")
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(found, indent=2) + "\n", "utf-8")  # each time: what is done is done
+    for name, learner in LEARNERS.items():
+        if not told(learner).items() <= found["trained"].get(name, {}).items():
+            found["trained"][name] = trained_returns(name)
+            _write(found)
+        numbers = found["trained"][name]
+        say(f"{name:40} {numbers['algorithm']} {numbers['mean']:9.2f} in {numbers['seconds']} s")
+
+
+def _write(found: dict[str, Any]) -> None:
+    """Write it all down, in the order of the tables whatever was measured first."""
+    ordered = {
+        **found,
+        "random": {id: found["random"][id] for id in TASKS if id in found["random"]},
+        "trained": {name: found["trained"][name] for name in LEARNERS if name in found["trained"]},
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(ordered, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

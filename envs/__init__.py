@@ -4,12 +4,14 @@
 """
 
 from envs.changes import Change, parse_changes
+from envs.checkpointable import Checkpointable
 from envs.drift import Drift, Linear, OrnsteinUhlenbeck, RandomWalk, Sine
 from envs.grammar import parse_schedule
 from envs.nonstationary import NonStationary
 from envs.physics import targets_of
 from envs.registration import make_nonstationary, make_task_sequence, register
 from envs.schedule import Schedule
+from envs.stable_physics import StablePhysics, stable_physics
 from envs.switch import TaskSwitch
 from envs.target import Target
 from envs.tasks import TASKS, TaskRow
@@ -20,6 +22,7 @@ __all__ = [
     "TASKS",
     "At",
     "Change",
+    "Checkpointable",
     "Drift",
     "Every",
     "GaussianVector",
@@ -35,6 +38,7 @@ __all__ = [
     "Schedule",
     "Sign",
     "Sine",
+    "StablePhysics",
     "Target",
     "TaskRow",
     "TaskSwitch",
@@ -43,6 +47,7 @@ __all__ = [
     "make_task_sequence",
     "parse_changes",
     "parse_schedule",
+    "stable_physics",
     "targets_of",
 ]
 

@@ -34,8 +34,9 @@ def _poisson(body: str) -> When:
 
 def _at(body: str) -> When:
     times = tuple(parse_steps("a time in when: at", item) for item in _items("when: at", body))
-    if any(b <= a for a, b in itertools.pairwise(times)):
-        raise ValueError(f"the times in when: at must increase, got {body!r}")
+    for before, time in itertools.pairwise(times):
+        if time <= before:
+            raise ValueError(f"the times in when: at must increase, and {time} follows {before}, got {body!r}")
     return At(times)
 
 
@@ -150,6 +151,13 @@ def _split(argument: str, text: object, examples: Mapping[str, str]) -> tuple[st
     return kind, body
 
 
+def _resolution(text: str) -> str:
+    name, colon, steps = text.partition(":")
+    if name.strip() != "resolution" or not colon:
+        raise ValueError(f"after a drift comes |resolution:steps, such as |resolution:1000, or nothing, got {text!r}")
+    return steps.strip()
+
+
 def split_short(text: str, shape: str) -> dict[str, str]:
     """Split the short form of a schedule into the fields of its dict form.
 
@@ -162,8 +170,7 @@ def split_short(text: str, shape: str) -> dict[str, str]:
     if kind in DRIFT:
         if len(parts) > 2:
             raise ValueError(f"a drift is {kind}:numbers or {kind}:numbers|resolution:steps, got {text!r}")
-        resolution = [_split("resolution", part, {"resolution": "resolution:1000"})[1] for part in parts[1:]]
-        return {"drift": parts[0], **dict(zip(("resolution",), resolution, strict=False))}
+        return {"drift": parts[0]} if len(parts) == 1 else {"drift": parts[0], "resolution": _resolution(parts[1])}
     if len(parts) > 3:
         raise ValueError(f"{shape}, got {text!r}")
     choose("'when'", kind, [*WHEN, *_TABLE, *DRIFT])

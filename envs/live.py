@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,17 @@ class Live:
         """Bring a value into force that belongs to no regime."""
         self.put(-1, NEVER, value)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is in force, and what the target remembers (not copied)."""
+        memory = getattr(self.target, "memory", None)
+        return {"regime": self.regime, "span": self.span, "value": self.value, "memory": memory}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Bring a state back into force."""
+        self.put(state["regime"], state["span"], state["value"])
+        if state["memory"] is not None:
+            self.target.memory = copy.copy(state["memory"])  # type: ignore[attr-defined]
+
     def stale(self, t: int) -> bool:
         """Whether another value than the one in force is due at t."""
         return not self.span[0] <= t < self.span[1]
@@ -121,11 +133,14 @@ class Live:
                 raise ValueError(f"{self.name} takes one number, and to: {schedule.to} draws a vector")
             values = range(len(schedule.to.values) if isinstance(schedule.to, Listed) else 4)
         low, high = schedule.bounds()
-        self._check_range(low)
-        self._check_range(high)
-        for index in values:
-            value = schedule.at(0) if isinstance(schedule, Drift) else schedule.value(index + 1)
-            self._check(self._fit(value))
+        try:
+            self._check_range(low)
+            self._check_range(high)
+            for index in values:
+                value = schedule.at(0) if isinstance(schedule, Drift) else schedule.value(index + 1)
+                self._check(self._fit(value))
+        except ValueError as error:  # what was typed, beside the value that it led to
+            raise ValueError(f"{error} from {schedule}") from None
         if high > getattr(self.target, "warn_above", math.inf):
             warnings.warn(f"{self.name} up to {high:g} is unphysical: bodies sink into each other", stacklevel=6)
 

@@ -17,8 +17,9 @@ from envs import snapshot
 from envs.changes import BOUNDARIES, parse_changes
 from envs.context import CONTEXTS, check_flat, extended, told
 from envs.grammar import Timeline
-from envs.live import PREFIX
-from envs.parsing import choose, parse_count
+from envs.kinds import layers_of
+from envs.live import PREFIX, Live
+from envs.parsing import choose, parse_count, parse_flag
 from envs.world import World
 
 CHANGE_POINT, CONTEXT = PREFIX + "change_point", PREFIX + "context"
@@ -93,7 +94,7 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._boundary = choose("'boundary'", boundary, BOUNDARIES)
         self._context = choose("'context'", context, CONTEXTS)
         self._stride = parse_count("stride", stride, minimum=1)
-        self._count_resets = bool(count_resets)
+        self._count_resets = parse_flag("count_resets", count_resets)
         self._stepped = False  # whether a step has been taken since the last reset
         if context == "obs":
             check_flat(env.observation_space)
@@ -169,6 +170,11 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._world.clock
 
     @property
+    def lives(self) -> tuple[Live, ...]:
+        """The changes at work, in their order: each with its target, its schedule and the value in force."""
+        return tuple(self._world.lives)
+
+    @property
     def schedules(self) -> dict[str, Timeline]:
         """The schedules and drifts, by the name of their target."""
         return {live.name: live.schedule for live in self._world.lives}
@@ -235,33 +241,30 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return observation
         return np.concatenate([observation, values]).astype(self.observation_space.dtype)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that another wrapper, built the same way, needs to go on from here, the environment aside."""
+        labels = dict(self._labels)
+        return {"world": self._world.state_dict(), "stride": self._stride, "stepped": self._stepped, "labels": labels}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned; what is in force is written into the environment at once."""
+        self._world.load_state_dict(state["world"])
+        self._stride, self._stepped = state["stride"], state["stepped"]
+        self._labels = dict(state["labels"])
+
     # Pickling and copying. The environment travels with nominal physics, since a MuJoCo one would lose the changes and
     # any other would keep them; see snapshot.py.
 
     def _state(self) -> dict[str, Any]:
-        world = self._world
-        in_force = [(live.regime, live.span, live.value) for live in world.lives]
-        memories = [getattr(live.target, "memory", None) for live in world.lives]
         own = {key: value for key, value in vars(self).items() if key not in ("env", "_world")}
-        return {
-            "own": own,
-            "clock": world.clock,
-            "pinned": world.pinned,
-            "in_force": in_force,
-            "memories": memories,
-        }
+        return {"own": own, "world": self._world.state_dict()}
 
     def _revive(self, state: dict[str, Any], env: gym.Env[Any, Any], saved: dict[str, Any]) -> None:
         vars(self).update(state["own"], env=env)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the original was built
             self._world = World(self._changes, self._boundary, env)
-        for live, in_force, memory in zip(self._world.lives, state["in_force"], state["memories"], strict=True):
-            live.put(*in_force)
-            if memory is not None:
-                live.target.memory = memory  # type: ignore[attr-defined]
-        self._world.clock, self._world.pinned = state["clock"], state["pinned"]
-        self._world.enter(())
+        self._world.load_state_dict(state["world"])
         snapshot.load(env, saved)
 
     def _nominal(self, how: Callable[[gym.Env[Any, Any]], Any]) -> Any:
@@ -289,10 +292,9 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 def _refuse_nesting(env: gym.Env[Any, Any]) -> None:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, NonStationary):
+    for layer in layers_of(env):
+        if isinstance(layer, NonStationary):
             raise ValueError(
                 "this environment is non-stationary already, and two clocks would drift apart: "
-                f"give all changes to one NonStationary (it changes {', '.join(env.schedules)})"
+                f"give all changes to one NonStationary (it changes {', '.join(layer.schedules)})"
             )
-        env = env.env

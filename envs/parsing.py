@@ -61,6 +61,13 @@ def parse_steps(argument: str, got: object, minimum: int = 1) -> int:
     return steps
 
 
+def parse_flag(argument: str, got: object) -> bool:
+    """Return `got` if it is True or False; text and numbers are not, since "no" and "a" would both count as true."""
+    if not isinstance(got, bool):
+        raise ValueError(f"{argument} must be True or False, got {got!r}")
+    return got
+
+
 def parse_count(argument: str, got: object, minimum: int = 0) -> int:
     """Return `got` if it is an integer of at least `minimum` (a seed, a stride, a clock reading).
 

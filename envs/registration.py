@@ -16,6 +16,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from envs.drift import Drift
 from envs.grammar import parse_schedule
+from envs.lookup import arguments, find_spec, unexpected_argument
 from envs.nonstationary import NonStationary
 from envs.parsing import choose
 from envs.switch import TaskSwitch
@@ -46,8 +47,8 @@ def make_task(
         target: what changes, where the task lets one choose.
         period: environment steps, all sub-environments together, between changes; the time scale of a drift.
         to, first: the values, and whether the first regime is drawn too; see `parse_schedule`.
-        drift: a drift instead of period, to and first, such as `sine:1e6,0.5,1.5`.
-        table: a recorded table instead of period, to and first (a CSV file with rows `step,value`).
+        drift: a drift, such as `sine:1e6,0.5,1.5`, or
+        table: a recorded table (a CSV file with rows `step,value`): each in place of period, to, first and the other.
         kwargs: those of `NonStationary` go there; all others to the environment's class.
 
     Raises:
@@ -61,13 +62,13 @@ def make_task(
             f"{row.base} in NonStationary"
         )
     name = next(iter(row.changes)) if target is None else choose(f"'target' of {task}", target, row.changes)
-    if table is not None:
-        change = {"when": f"table:{table}"}
-    elif drift is not None:
-        change = {"drift": drift}
+    asked = {"drift": drift, "table": table, "period": period, "to": to, "first": first}
+    given = {key: value for key, value in asked.items() if value is not None}
+    if "drift" in given or "table" in given:
+        _refuse_company(given)
+        change = {"when": f"table:{table}"} if drift is None else {"drift": drift}
     else:
-        given = {"to": to, "first": first}
-        change = _paced(row.changes[name], period) | {key: value for key, value in given.items() if value is not None}
+        change = _paced(row.changes[name], given.pop("period", None)) | given
     ours, theirs = _divided(kwargs)
     return NonStationary(_simulator(task, row, theirs), {"target": name, **change}, **ours)
 
@@ -82,7 +83,14 @@ def make_nonstationary(id: str, changes: Any, **kwargs: Any) -> NonStationary:
             all others to `gymnasium.make`.
     """
     ours, theirs = _divided(kwargs)
-    return NonStationary(gym.make(id, **theirs), changes, **ours)
+    try:
+        env = gym.make(id, **theirs)
+    except TypeError as error:
+        if (name := unexpected_argument(error)) is None:
+            raise
+        choose(f"keyword of {id}", name, sorted({*arguments(find_spec(id)), *WRAPPER}))
+        raise
+    return NonStationary(env, changes, **ours)
 
 
 def make_task_sequence(
@@ -118,6 +126,17 @@ def register() -> None:
                 nondeterministic=isinstance(parse_schedule(next(iter(row.changes.values()))), Drift),
                 kwargs={"task": id},
             )
+
+
+def _refuse_company(given: Mapping[str, Any]) -> None:
+    """A drift and a table each bring all of a schedule: what stands beside one of them would be ignored."""
+    whole, *others = given
+    if others:
+        typed = " ".join(f"env.kwargs.{name}=null" for name in others)
+        raise ValueError(
+            f"{whole}={given[whole]!r} brings its own times and values: leave out {' and '.join(others)} (None; in "
+            f"train.py, whose files may set it, {typed})"
+        )
 
 
 def _paced(schedule: str, period: int | float | str | None) -> dict[str, Any]:

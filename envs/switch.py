@@ -18,12 +18,15 @@ class TaskSwitch(gym.Env[Any, Any]):
         render_mode: of all tasks; None: each its own.
 
     Raises:
-        ValueError: fewer than two tasks, or spaces that differ.
+        ValueError: fewer than two tasks, one that is neither an id nor a dict with one, or spaces that differ.
     """
 
     def __init__(self, tasks: Sequence[str | Mapping[str, Any]], render_mode: str | None = None) -> None:
         if isinstance(tasks, str) or len(tasks) < 2:
             raise ValueError(f"a sequence of tasks needs a list of two ids or more, got {tasks!r}")
+        for number, task in enumerate(tasks):
+            if not isinstance(task, str) and not (isinstance(task, Mapping) and isinstance(task.get("id"), str)):
+                raise ValueError(f"tasks[{number}] must be an id or a dict with an id, got {task!r}")
         settings = [{"id": task} if isinstance(task, str) else dict(task) for task in tasks]
         shown = {} if render_mode is None else {"render_mode": render_mode}
         self.envs = [gym.make(**(task | shown)) for task in settings]

@@ -19,7 +19,7 @@ def read_table(path: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
         ValueError: no such file, no rows, a row that is not two numbers, steps that do not increase.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except OSError as error:
         raise ValueError(f"when: table cannot read {path!r}: {error.strerror or error}") from None
@@ -32,6 +32,7 @@ def read_table(path: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
             raise ValueError(f"when: table {path!r} has the row {','.join(row)!r}; wanted: step,value")
     steps = tuple(parse_steps(f"a step in {path!r}", row[0], minimum=0) for row in rows)
     values = tuple(parse_number(f"a value in {path!r}", row[1]) for row in rows)
-    if any(b <= a for a, b in itertools.pairwise(steps)):
-        raise ValueError(f"the steps in {path!r} must increase")
+    for before, step in itertools.pairwise(steps):
+        if step <= before:
+            raise ValueError(f"the steps in {path!r} must increase, and {step} follows {before}")
     return steps, values

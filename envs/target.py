@@ -9,6 +9,21 @@ import gymnasium as gym
 POSITIVE = (0.01, 100.0)  # of a mass, a length or a force: wider than any useful range, narrow enough to catch slips
 
 
+# The methods that a target may have, and what they are called with.
+METHODS: dict[str, tuple[str, ...]] = {
+    "validate": ("env",),
+    "apply": ("value",),
+    "restore": (),
+    "check": ("value",),
+    "reading": ("value",),
+    "begin": (),
+    "action": ("action", "t"),
+    "observation": ("observation", "t"),
+    "observation_space": ("space",),
+    "reward": ("reward", "info"),
+}
+
+
 @runtime_checkable
 class Target(Protocol):
     """One changeable quantity of one environment.

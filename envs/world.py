@@ -57,6 +57,21 @@ class World:
         regime = -1 if any(live.regime < 0 for live in self.lives) else sum(live.regime for live in self.lives)
         return {**{live.key: live.reading(live.value) for live in self.lives}, REGIME: regime}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the clock, whether it is pinned, and by target what is in force and what it remembers."""
+        return {
+            "clock": self.clock,
+            "pinned": self.pinned,
+            "lives": {live.name: live.state_dict() for live in self.lives},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Bring a state back into force."""
+        for live in self.lives:
+            live.load_state_dict(state["lives"][live.name])
+        self.clock, self.pinned = state["clock"], state["pinned"]
+        self._plan()
+
     def enter(self, boundaries: Collection[str] = BOUNDARIES) -> bool:
         """Bring the changes of these boundaries up to date with the clock; return whether a regime changed."""
         changed = False

@@ -8,16 +8,22 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import PlasticityMonitor
+from experiments.growing import GrowingFile, Losses
 
 MOST = 8  # of them in the summary; a run that has more is told well enough by these
 
 
 class AlarmLog(BaseCallback):
-    """Prints what `monitor` finds alarming and writes it to `path`, a line each; comes after it among callbacks."""
+    """Prints what `monitor` finds alarming and writes it to `path`, a line each; comes after it among callbacks.
 
-    def __init__(self, monitor: PlasticityMonitor, path: Path, console: Console):
+    Of a resumed run the alarms before the checkpoint are in the monitor's state: the file is written anew from those,
+    and they are not printed again. losses: where it notes what could not be written.
+    """
+
+    def __init__(self, monitor: PlasticityMonitor, path: Path, console: Console, losses: Losses | None = None):
         super().__init__()
         self.monitor, self.path, self.console = monitor, path, console
+        self._file = GrowingFile(path, losses or Losses())
         self._told = 0
 
     @property
@@ -34,6 +40,13 @@ class AlarmLog(BaseCallback):
         more = [f"  ... and {len(lines) - MOST} more in {self.path.name}"] if len(lines) > MOST else []
         return ["", "Alarms: signs of lost plasticity", *(f"  {line}" for line in lines[:MOST]), *more]
 
+    def _on_training_start(self) -> None:
+        self._told = len(self.lines)
+        if self._told:
+            self._write(0)
+        else:
+            self._file.discard()
+
     def _on_step(self) -> bool:
         return True
 
@@ -41,9 +54,12 @@ class AlarmLog(BaseCallback):
         new = self.lines[self._told :]
         self._told += len(new)
         if new:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in new)
+            self._write(len(new))
         for line in new:
             self.console.print(
                 f"plasticity alarm, {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
             )
+
+    def _write(self, new: int) -> None:
+        text = "".join(f"{line}\n" for line in self.lines)
+        self._file.replace(text.encode(), self.num_timesteps, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ GRADIENT_STEP_SETTINGS = ("maturity", "period")
 
 def announce(config: Config, folder: Path, env: VecEnv, console: Console) -> None:
     """Print the plan of a run."""
-    for line in plan(config, folder, changes_within(env, planned_steps(config))):
+    tell(plan(config, folder, changes_within(env, planned_steps(config))), console)
+
+
+def tell(lines: Iterable[str], console: Console) -> None:
+    """Print lines as they are."""
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -6,11 +6,14 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from experiments import errors
+
+if TYPE_CHECKING:
+    from experiments.schema import Config
 
 EXAMPLES = (
     ("python train.py", "PPO with continual backprop on Slippery Ant, a few minutes"),
@@ -49,21 +52,29 @@ FLAGS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One whose complaints are `BadInput`, as all others are."""
+
     def error(self, message: str) -> NoReturn:
         raise errors.BadInput(message)
 
 
 def main(words: Sequence[str]) -> int:
     """Do what the words say; the exit code. Faults go to stderr, a line each, without a traceback unless asked for."""
-    traceback = "run.traceback=true" in words
+    return answer(lambda: _main(words), traceback="run.traceback=true" in words)
+
+
+def answer(do: Callable[[], int], traceback: bool = False) -> int:
+    """The exit code of a command; what keeps it from being done goes to stderr."""
     try:
-        return _main(words)
+        return do()
     except errors.RunError as error:
         if traceback:
             raise
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
+        if error.resume is not None:
+            print(f"resume with: {error.resume}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: stopped before training began", file=sys.stderr)
@@ -71,7 +82,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _main(words: Sequence[str]) -> int:
-    parser = _Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", choices=["job"])
     parser.add_argument("--config-dir", type=Path, action="append", default=[])
@@ -82,22 +93,37 @@ def _main(words: Sequence[str]) -> int:
     if flags.help:
         _print(help_text(compose.available(flags.config_dir)))
         return errors.DONE
-    composed = compose.compose(flags.overrides, flags.config_dir)
+    config, choices = configuration(flags.overrides, flags.config_dir)
+    if flags.cfg:
+        _print(compose.to_yaml(config.as_dict()).rstrip())
+        return errors.DONE
+    from envs.renderer import RENDERERS, set_aside_renderer
+    from experiments.run import Run, train
+
+    if renderer := set_aside_renderer():
+        known = ", ".join(RENDERERS)
+        print(f"warning: MUJOCO_GL={renderer} is none of {known}: set aside, nothing is rendered here", file=sys.stderr)
+    return train(Run(config, choices, typed(flags.overrides, flags.config_dir), ["python", "train.py", *words]))
+
+
+def configuration(overrides: Sequence[str], directories: Sequence[Path]) -> tuple[Config, dict[str, tuple[str, ...]]]:
+    """What the words of a command line ask for, and the choices (group -> names); raises `BadInput` with all faults."""
+    from experiments.compose import compose
     from experiments.schema import validate
 
+    composed = compose(overrides, directories)
     try:
         config = validate(composed.tree)
     except errors.BadInput as error:
         raise errors.BadInput(dict.fromkeys([*composed.errors, *error.lines])) from None
     if composed.errors:
         raise errors.BadInput(composed.errors)
-    if flags.cfg:
-        _print(compose.to_yaml(config.as_dict()).rstrip())
-        return errors.DONE
-    from experiments.run import Run, train
+    return config, composed.choices
 
-    again = [*(f"--config-dir={directory}" for directory in flags.config_dir), *flags.overrides]
-    return train(Run(config, composed.choices, again, ["python", "train.py", *words]))
+
+def typed(overrides: Sequence[str], directories: Sequence[Path]) -> list[str]:
+    """The same words, to be typed again."""
+    return [*(f"--config-dir={directory}" for directory in directories), *overrides]
 
 
 def _print(text: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def compose(words: Sequence[str], directories: Sequence[Path] = ()) -> Composed:
     typed = [
         line if line[0] == "~" else f"++{line.lstrip('+')}" for line in lines
     ]  # unknown keys: the schema's to judge
-    tree, _ = _compose([*chosen, *_variants(choices, directories), *typed], directories)
+    if added := [*_variants(choices, directories), *typed]:
+        tree, _ = _compose([*chosen, *added], directories)
     tree.pop("published", None)
     return Composed(tree, choices, tuple(errors))
 
@@ -115,10 +117,13 @@ def _split(
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
-            faults = faults or ["is not an override; write key=value, and quote what holds spaces, commas or colons"]
+            advice = "write key=value, and quote what holds spaces, commas or colons"
+            faults = faults or [f"is not an override; {_quoting(word) or advice}"]
         else:
             if override.is_sweep_override():
-                faults.append("has several values: write a list as key=[a,b], and run one seed or setting at a time")
+                advice = "write a list as key=[a,b], and run one seed or setting at a time"
+                quoting = _quoting(word) if ":" in word else None  # a schedule, and not several values
+                faults.append(f"has several values; {quoting}" if quoting else f"has several values: {advice}")
         if faults:
             errors += [f"{word}: {fault}" for fault in faults]
         elif word[0] == "~" and key not in known:
@@ -132,6 +137,17 @@ def _split(
         else:
             chosen += _checked_choice(key, override.value(), known[key], errors)
     return chosen, values
+
+
+def _quoting(word: str) -> str | None:
+    """How to type a text of which the grammar of overrides makes something else, such as a schedule; None: no way."""
+    key, _, text = word.partition("=")
+    quoted = f'{key}="{text}"'
+    try:
+        works = bool(text) and OverridesParser.create().parse_override(quoted).value() == text
+    except HydraException:
+        works = False
+    return f"as one text it is {shlex.quote(quoted)}" if works else None
 
 
 def _checked_choice(group: str, value: Any, known: Mapping[str, str], errors: list[str]) -> list[str]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
-import re
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from envs import TASKS, NonStationary, parse_changes
+from envs import TASKS, Checkpointable, NonStationary, parse_changes, stable_physics
+from envs.lookup import arguments, find_spec, unexpected_argument
+from experiments.failure_report import FailureReport
+from experiments.guard import Guard
+from experiments.memory import memory_faults
+from experiments.normalization import normalization_faults, normalized
 from experiments.schema import Config, EnvSettings
-from experiments.stop import ignore_interrupts
+from experiments.workers import Workers
 
 Env = gym.Env[Any, Any]
+# What SB3's Monitor keeps of all episodes, and when it began; nothing reads it in a run.
+RECORDS = ("episode_returns", "episode_lengths", "episode_times", "t_start")
 
 
 def make_env(settings: EnvSettings) -> Env:
-    """One environment as the settings describe it, with SB3's Monitor outermost."""
+    """One environment as the settings describe it, with SB3's Monitor, and its state within reach of checkpoints."""
     env = gym.make(settings.id, **_keywords(settings))
     if settings.changes:
         env = NonStationary(
@@ -33,32 +37,35 @@ def make_env(settings: EnvSettings) -> Env:
             boundary=settings.boundary,
             context=settings.context,
         )
-    return Monitor(env)
+    return Checkpointable(Monitor(stable_physics(env)), leave=RECORDS)
 
 
 def make_vec_env(config: Config) -> VecEnv:
-    """`env.n_envs` copies; copy i is seeded with seed + i when the model is built."""
+    """`env.n_envs` copies, guarded; copy i is seeded with seed + i when the model is built."""
+    copies = range(config.env.n_envs)
     if config.env.vector == "subproc":
-        return SubprocVecEnv([partial(_make_env_in_worker, config.env) for _ in range(config.env.n_envs)])
-    return DummyVecEnv([partial(make_env, config.env) for _ in range(config.env.n_envs)])
+        env: VecEnv = Workers([partial(_make_env_in_worker, config.env, config.seed + index) for index in copies])
+    else:
+        env = DummyVecEnv([partial(_make_reporting_env, config.env) for _ in copies])
+    return normalized(config, Guard(env, config.run.guard))
 
 
-def _make_env_in_worker(settings: EnvSettings) -> Env:
-    ignore_interrupts()
-    return make_env(settings)
+def _make_env_in_worker(settings: EnvSettings, seed: int) -> Env:
+    set_random_seed(seed)  # of the process's own streams, which an environment may draw from
+    return _make_reporting_env(settings)
+
+
+def _make_reporting_env(settings: EnvSettings) -> Env:
+    return FailureReport(make_env(settings))
 
 
 def environment_faults(config: Config) -> list[str]:
     """One sentence for each thing that keeps these environments from being built, or this agent from acting in them."""
     settings = config.env
     try:
-        _spec(settings.id)
-    except gym.error.UnregisteredEnv:
-        near = difflib.get_close_matches(settings.id, gym.registry, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        return [f'env.id: no environment "{settings.id}" is registered{hint}']
-    except Exception as error:  # importing a module of the user's can fail in any way
-        return [f'env.id: "{settings.id}" cannot be used: {_sentence(error)}']
+        find_spec(settings.id)
+    except ValueError as error:
+        return [f"env.id: {error}"]
     faults = _schedule_faults(settings)
     if not faults:
         faults = _trial_faults(config)
@@ -86,7 +93,7 @@ def _trial_faults(config: Config) -> list[str]:
     try:
         env = make_env(settings)
     except TypeError as error:
-        return [f"env.kwargs: {_sentence(error)}{_nearest_argument(settings.id, str(error))}"]
+        return [f"env.kwargs: {_sentence(error)}{_nearest_argument(settings.id, error)}"]
     except (ValueError, OSError, ImportError, AttributeError, RuntimeError, gym.error.Error) as error:
         return [f"env: {_sentence(error)}"]
     faults = []
@@ -94,6 +101,8 @@ def _trial_faults(config: Config) -> list[str]:
         faults.append(f"agent=sac needs continuous actions, {settings.id} has {env.action_space}; use agent=ppo")
     if agent.policy == "CnnPolicy" and not is_image_space(env.observation_space):
         faults.append(f"agent.policy=CnnPolicy needs images, {settings.id} observes {env.observation_space}")
+    faults += normalization_faults(config, env.observation_space)
+    faults += memory_faults(config, env.observation_space, env.action_space)
     if config.evaluation.episodes:
         faults += _evaluation_faults(config, env)
     env.close()
@@ -119,25 +128,9 @@ def _keywords(settings: EnvSettings) -> dict[str, Any]:
     return {**(ours if settings.id in TASKS else {}), **settings.kwargs}
 
 
-def _spec(env_id: str) -> EnvSpec:
-    """The registered environment; the module of an id such as `module:Id-v0` is imported first, as `make` does."""
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    return gym.spec(name)
-
-
-def _arguments(env_id: str) -> list[str]:
-    spec = _spec(env_id)
-    if spec.entry_point is None:
-        return []
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
-    return [*inspect.signature(creator).parameters, *spec.kwargs]
-
-
-def _nearest_argument(env_id: str, message: str) -> str:
-    unexpected = re.search(r"unexpected keyword argument '(\w+)'", message)
-    near = difflib.get_close_matches(unexpected[1], _arguments(env_id), n=1) if unexpected else []
+def _nearest_argument(env_id: str, error: TypeError) -> str:
+    name = unexpected_argument(error)
+    near = difflib.get_close_matches(name, arguments(find_spec(env_id)), n=1) if name else []
     return f'; did you mean "{near[0]}"?' if near else ""
 
 

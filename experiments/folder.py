@@ -9,8 +9,9 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from experiments.checkpoint.store import FOLDER as CHECKPOINTS
 from experiments.errors import BadInput
+from experiments.lock import LOCK
 from experiments.schema import Config
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -27,9 +30,11 @@ CONFIG, COMMAND, VERSIONS, RESULT = "config.yaml", "command.txt", "versions.json
 PROGRESS, EPISODES, REGIMES = "progress.csv", "episodes.csv", "regimes.csv"
 MODEL, PICTURE, SUMMARY, ERROR_LOG = "model.zip", "summary.png", "summary.txt", "error.log"
 PROBE, ALARMS = "probe.pt", "alarms.txt"
+NORMALIZATION = "normalization.json"  # with env.normalize_observations or env.normalize_rewards
+
 FORGETTING, ADAPTATION = "forgetting.csv", "adaptation.csv"  # with evaluation.episodes
 TABLES = (PROGRESS, EPISODES, REGIMES, FORGETTING, ADAPTATION)
-FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
+FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, NORMALIZATION, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
 NOT_LEARNED = ("logging", "evaluation", "run")  # sections that change nothing of what is learned
 PACKAGES = ("pliant-rl", "torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "hydra-core", "tensorboard")
 
@@ -59,38 +64,32 @@ def run_folder(config: Config, choices: Mapping[str, Sequence[str]]) -> Path:
     return Path(config.run.root) / f"{slug}-seed{config.seed}-{config_hash(config)}"
 
 
-def finished_steps(folder: Path, config: Config) -> int | None:
-    """The steps of a finished run of this very configuration in `folder`, or None if there is nothing there.
-
-    Raises `BadInput` where going on would mix or lose what the folder holds.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        _check_can_be_made(folder)
-        return None
-    ways = "choose another with run.dir=FOLDER, or replace the run with run.overwrite=true"
-    if not folder.is_dir() or not (folder / CONFIG).is_file():
-        raise BadInput(f"{folder} holds something that is not a run; choose another with run.dir=FOLDER")
-    if config.run.overwrite:
-        return None
-    if differing := list(_differences(yaml.safe_load((folder / CONFIG).read_text("utf-8")), config.as_dict())):
-        raise BadInput(f"{folder} holds a run of another configuration ({'; '.join(differing)}): {ways}")
-    result = json.loads((folder / RESULT).read_text("utf-8")) if (folder / RESULT).is_file() else {}
-    if result.get("status") != "finished":
-        raise BadInput(f"{folder} holds a run that did not finish: {ways}")
-    if result["asked_steps"] < config.total_steps:
-        raise BadInput(
-            f"{folder} holds a finished run of {result['steps']:,} steps, asked {config.total_steps:,}: {ways}"
-        )
-    return int(result["steps"])
+def used(folder: Path) -> bool:
+    """Whether there is anything in a folder but a lock; raises `BadInput` if it is no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"the run folder {folder} cannot be made: there is a file of that name")
+    return folder.exists() and any(path.name != LOCK for path in folder.iterdir())
 
 
-def create(folder: Path, config: Config, command: Sequence[str]) -> None:
-    """Make the folder and write what can be said before the first step. A run it holds is replaced, file by file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (*(folder / name for name in FILES), *folder.glob("events.out.tfevents.*")):
-        path.unlink(missing_ok=True)
+def make(folder: Path) -> None:
+    """Make the folder itself; raises `BadInput` where that is not possible."""
+    used(folder)
+    _check_can_be_made(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"the run folder {folder} cannot be made: {error}") from error
+
+
+def begin(folder: Path, config: Config, command: Sequence[str], anew: bool) -> None:
+    """Write what can be said before the first step. anew: a run that the folder holds is replaced, file by file."""
+    if anew:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for path in (*(folder / name for name in FILES), *folder.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
     (folder / CONFIG).write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), "utf-8")
-    (folder / COMMAND).write_text(shlex.join(command) + "\n", "utf-8")
+    with (folder / COMMAND).open("a", encoding="utf-8") as file:
+        file.write(shlex.join(command) + "\n")
     (folder / VERSIONS).write_text(json.dumps(_versions(), indent=2) + "\n", "utf-8")
 
 
@@ -107,10 +106,36 @@ def read_probe(folder: Path) -> tuple[Tensor, Tensor | None]:
     return found["observations"], found["actions"]
 
 
-def finish(folder: Path, status: str, steps: int, config: Config) -> None:
+def finish(folder: Path, status: str, steps: int, config: Config, **more: Any) -> None:
     """Record how the run ended. status: finished, stopped or failed; steps: environment steps taken."""
     result = {"status": status, "steps": steps, "asked_steps": config.total_steps, "config_hash": config_hash(config)}
+    result |= more
     (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def words(folder: Path) -> list[str]:
+    """The words that the run was last started with; those that name, replace or demand it are left out."""
+    path = folder / COMMAND
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    typed = shlex.split(lines[-1]) if lines else []
+    typed = typed[4 if typed[1:2] == ["-m"] else 2 :]  # python train.py, or python -m experiments.import_weights ZIP
+    joined = re.sub(r"^--config-dir\n(?=[^-])", "--config-dir=", "\n".join(typed), flags=re.MULTILINE).split("\n")
+    own = ("run.dir=", "run.name=", "run.overwrite=", "run.resume=")
+    return [word for word in joined if "=" in word and not word.lstrip("+~").startswith(own)]
+
+
+def quoted(path: str) -> str:
+    """A path as the value of a word such as run.dir=PATH, in Hydra's grammar."""
+    if re.fullmatch(r"[\w./+-]+", path):
+        return path
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", path) + "'"
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What `finish` recorded; empty where it has not been called."""
+    path = folder / RESULT
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
 
 
 def _check_can_be_made(folder: Path) -> None:
@@ -119,12 +144,14 @@ def _check_can_be_made(folder: Path) -> None:
         raise BadInput(f"the run folder {folder} cannot be made: {existing} is not a folder that can be written to")
 
 
-def _differences(old: Any, new: Mapping[str, Any]) -> Iterator[str]:
+def differences(
+    old: Any, new: Mapping[str, Any], ignored: Collection[str] = ("total_steps", *NOT_LEARNED)
+) -> Iterator[str]:
+    """A line `key: old -> new` for each setting that differs; ignored: sections and settings that may."""
     trees = (old if isinstance(old, dict) else {}, new)
     before, after = ({**dict(_flat(_canonical(t))), "methods": list(t.get("plasticity") or {})} for t in trees)
     for key in sorted({**before, **after}):
-        ignored = key == "total_steps" or key.split(".")[0] in NOT_LEARNED
-        if not ignored and before.get(key) != after.get(key):
+        if key.split(".")[0] not in ignored and before.get(key) != after.get(key):
             yield f"{key}: {before.get(key)} -> {after.get(key)}"
 
 
@@ -144,17 +171,22 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _versions() -> dict[str, Any]:
-    packages: dict[str, str | None] = {}
-    for name in PACKAGES:
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Installed versions; None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
         try:
-            packages[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            packages[name] = None
+            found[name] = None
+    return found
+
+
+def _versions() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": packages,
+        "packages": package_versions(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "torch_threads": torch.get_num_threads(),

@@ -18,6 +18,7 @@ from agents import Adaptation, ForgettingEvaluation, backward_transfer, forgetti
 from experiments import folder as files
 from experiments.build import build_model
 from experiments.environment import make_env
+from experiments.normalization import normalized
 from experiments.schema import Config
 from experiments.summary import number
 
@@ -127,4 +128,4 @@ def _regimes(evaluation: ForgettingEvaluation) -> Iterator[dict[str, float]]:
 
 
 def _fresh_agent(config: Config, env: VecEnv, seed: int) -> BaseAlgorithm:
-    return build_model(replace(config, seed=seed), env)
+    return build_model(replace(config, seed=seed), normalized(config, env))

@@ -172,8 +172,8 @@ def _labels(axis: Axes, regimes: Sequence[Regime], steps: int) -> None:
     ends = [*(regime.start for regime in regimes[1:]), steps]
     one = all(len(regime.values) == 1 for regime in regimes)
     for place, (regime, end) in enumerate(zip(regimes, ends, strict=True)):
-        named = [f"{name} {value:.3g}" for name, value in regime.values.items()]
-        bare = [f"{value:.3g}" for value in regime.values.values()]
+        bare = [regime.told(name, "{:.3g}".format) for name in regime.values]
+        named = [f"{name} {text}" for name, text in zip(regime.values, bare, strict=True)]
         room = CHARACTERS * (end - regime.start) / max(steps, 1)
         words = bare if one and place else next((w for w in (named, bare) if max(map(len, w)) <= room), [])
         axis.annotate(

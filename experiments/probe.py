@@ -96,13 +96,14 @@ def table(first: Mapping[str, float], now: Mapping[str, float]) -> Table:
 
 def next_commands(folder: Path, seed: int) -> list[tuple[str, str]]:
     """Commands worth typing now, each with what it does."""
-    command = folder / files.COMMAND
-    typed = shlex.split(command.read_text("utf-8"))[2:] if command.is_file() else []
-    own = ("run.dir=", "run.name=", "run.overwrite=", "seed=", "logging.probe_every=")
-    words = [word for word in typed if not word.lstrip("+~").startswith(own)]
+    own = ("seed=", "logging.probe_every=")
+    words = [word for word in files.words(folder) if not word.lstrip("+~").startswith(own)]
     again = ["python", "train.py", *words, f"seed={seed + 1}", "logging.probe_every=10"]
     return [
-        (shlex.join(["tensorboard", "--logdir", str(folder.parent)]), "curves of this run and its neighbours"),
+        (
+            shlex.join(["python", "-m", "tensorboard.main", "--logdir", str(folder.parent)]),
+            "curves of this run and its neighbours",
+        ),
         (shlex.join(again), "another seed, with the gap as a curve while it trains"),
     ]
 

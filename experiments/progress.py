@@ -18,7 +18,9 @@ REFRESH = 0.2  # seconds between two looks at the clock's worth of change
 class ProgressBar(BaseCallback):
     """Rate, time left, current regime and recent return.
 
-    total: environment steps the run will take. console: where to show it; on a terminal as a bar.
+    Of a run that goes on from a checkpoint, rate and time left are those since then.
+
+    total: environment steps the run will take, all in all. console: where to show it; on a terminal as a bar.
     """
 
     def __init__(self, total: int, console: Console):
@@ -31,6 +33,7 @@ class ProgressBar(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._started, self._first = time.monotonic(), self.num_timesteps
+        self._lines = self.num_timesteps * LINES // self.total
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.percentage:>3.0f} %"),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from experiments.agent_settings import PPOSettings, SACSettings
 from experiments.errors import BadInput
+from experiments.run_settings import RunSettings
 from plasticity import METHODS, method_config
 from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
 
@@ -24,6 +25,7 @@ class EnvSettings:
     """id: any registered one. kwargs go to `gymnasium.make`. changes: make a stationary environment non-stationary.
 
     schedule_seed: what the world goes through; null in a file stands for the run's seed.
+    normalize_observations, normalize_rewards: by running statistics, as SB3's VecNormalize does.
     """
 
     id: str = ""
@@ -34,44 +36,23 @@ class EnvSettings:
     schedule_seed: int = setting(0, within="[0, inf)")
     boundary: str = setting("episode", choices=("episode", "step", "truncate"))
     context: str = setting("hidden", choices=("hidden", "info", "obs"))
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     def __post_init__(self) -> None:
         errors = [] if self.id else ["id must be given, such as env.id=Hopper-v5"]
         if not isinstance(self.kwargs, Mapping):
             errors.append(f"kwargs must be a mapping of names to values, got {self.kwargs!r}")
+        if isinstance(self.changes, str | Mapping):  # one change, as in Python
+            object.__setattr__(self, "changes", (self.changes,))
         if not isinstance(self.changes, list | tuple):
-            errors.append(f"changes must be a list, each with target, when and to, got {self.changes!r}")
+            errors.append(f"changes must be a change or a list of them, got {self.changes!r}")
         for name in ("kwargs", "changes"):
             errors += not_finite(getattr(self, name), name)
         try:
             check(self)
         except SettingsError as error:
             errors += error.errors
-        if errors:
-            raise SettingsError(errors)
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Where a run lives and what it says of itself; no part of what is learned, and no part of the folder's hash."""
-
-    root: str = "runs"
-    dir: str | None = None  # None: <root>/<name>-seed<seed>-<hash>
-    name: str | None = None
-    overwrite: bool = False
-    threads: int | None = setting(1, within="[1, 1024]")  # None: torch's own choice, one for each core
-    traceback: bool = False
-    notes: Any = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check(self)
-        errors = []
-        if not isinstance(self.notes, Mapping):
-            errors.append(f"notes must be a mapping of titles to text, got {self.notes!r}")
-        if self.dir is not None and not self.dir.strip():
-            errors.append(f"dir must name a folder, got {self.dir!r}")
-        if self.name is not None and not re.search(r"[A-Za-z0-9]", self.name):
-            errors.append(f"name must have a letter or a digit, got {self.name!r}")
         if errors:
             raise SettingsError(errors)
 

@@ -27,7 +27,7 @@ def write_regimes(path: Path, regimes: Sequence[Regime], steps: int) -> None:
         writer = csv.writer(file)
         writer.writerow(["regime", "first_step", "last_step", *targets, "episodes", "mean_return", "last_return"])
         for regime, end in zip(regimes, ends, strict=True):
-            values = [regime.values.get(name, "") for name in targets]
+            values = [regime.told(name, repr) if name in regime.values else "" for name in targets]
             mean = float(np.mean(regime.returns)) if regime.returns else ""
             writer.writerow([regime.index, regime.start, end, *values, len(regime.returns), mean, _late(regime) or ""])
 
@@ -67,7 +67,10 @@ def next_commands(
     kept = [word for word in words if not word.lstrip("+~").startswith((*own, "plasticity"))]
     again = [word for word in words if not word.lstrip("+~").startswith((*own, "seed="))]
     return [
-        (shlex.join(["tensorboard", "--logdir", str(folder.parent)]), "curves of this run and its neighbours"),
+        (
+            shlex.join(["python", "-m", "tensorboard.main", "--logdir", str(folder.parent)]),
+            "curves of this run and its neighbours",
+        ),
         (shlex.join(["python", "train.py", *kept, f"plasticity={other}"]), "the same world with another method"),
         (shlex.join(["python", "train.py", *again, f"seed={seed + 1}"]), "the same with another seed"),
     ]
@@ -87,7 +90,7 @@ def _regime_table(regimes: Sequence[Regime]) -> Table:
     for heading in ("regime", "from step", *targets, "episodes", "mean return", "last tenth"):
         table.add_column(heading, justify="right")
     for regime in regimes:
-        values = [number(regime.values.get(name)) for name in targets]
+        values = [regime.told(name, number) if name in regime.values else number(None) for name in targets]
         mean = float(np.mean(regime.returns)) if regime.returns else None
         row = [str(regime.index), f"{regime.start:,}", *values, str(len(regime.returns))]
         table.add_row(*row, number(mean), number(_late(regime)))

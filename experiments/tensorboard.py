@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat, make_output_format
+from stable_baselines3.common.logger import HParam
 
+from experiments.events import EventFiles
 from experiments.folder import learned_part
 from experiments.schema import Config
 
@@ -33,7 +33,7 @@ LAYOUT = {
 EVALUATION = {
     "Forgetting": {
         "return on each frozen regime": ["Multiline", [r"evaluation/return_on_regime_\d+"]],
-        "average return on the regimes met": ["Multiline", ["evaluation/average_return"]],
+        "average return on the regimes met": ["Multiline", [r"evaluation/(best_)?average_return"]],
         "forgetting and transfer": ["Multiline", [r"evaluation/(forgetting|(backward|forward)_transfer)"]],
         "recovery (mean environment steps)": ["Multiline", ["evaluation/recovery_steps"]],
         "gap to a fresh agent": ["Multiline", ["evaluation/gap_to_fresh"]],
@@ -42,30 +42,23 @@ EVALUATION = {
 METRICS = ("rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
-def make_logger(folder: Path, tensorboard: bool) -> Logger:
-    """SB3's logger, writing `progress.csv` and, if asked, TensorBoard events into the run's folder."""
-    formats = ["csv", "tensorboard"] if tensorboard else ["csv"]
-    return Logger(folder=str(folder), output_formats=[make_output_format(name, str(folder)) for name in formats])
-
-
 class RunPage(BaseCallback):
-    """Writes the custom-scalars layout and the hyper-parameters when training starts."""
+    """Writes the custom-scalars layout and the hyper-parameters when a run starts; a resumed one has them already."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
 
     def _on_training_start(self) -> None:
-        for writer in (f.writer for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)):
-            writer.add_custom_scalars(LAYOUT | (EVALUATION if self.config.evaluation.episodes else {}))
-        hparams = dict(flat(learned_part(self.config)))
+        for output in self.logger.output_formats:
+            if isinstance(output, EventFiles) and not output.resumed:
+                output.writer.add_custom_scalars(LAYOUT | (EVALUATION if self.config.evaluation.episodes else {}))
+                output.write({"hparams": self._hparams()}, {"hparams": ()}, self.num_timesteps)
+
+    def _hparams(self) -> HParam:
         networks = list(getattr(self.model.policy, "networks", {}))
         metrics = [*METRICS, *(f"plasticity/{n}/{m}" for n in networks for m in ("dead_fraction", "effective_rank"))]
-        self.logger.record(
-            "hparams",
-            HParam(hparam_dict=hparams, metric_dict=dict.fromkeys(metrics, 0.0)),
-            exclude=("stdout", "log", "json", "csv"),
-        )
+        return HParam(dict(flat(learned_part(self.config))), dict.fromkeys(metrics, 0.0))
 
     def _on_step(self) -> bool:
         return True

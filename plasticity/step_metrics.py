@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,14 @@ class StepMetrics(Intervention):
     def telemetry(self) -> dict[str, float]:
         """The numbers of the last measured step; empty before the first."""
         return dict(self._numbers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint between two gradient steps must keep: plain numbers."""
+        return {"armed": self._armed, "numbers": dict(self._numbers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._armed, self._numbers = state["armed"], dict(state["numbers"])
 
 
 def _groups(network: Network) -> dict[str, list[nn.Parameter]]:

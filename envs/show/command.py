@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ import gymnasium as gym
 from envs.changes import parse_changes
 from envs.nonstationary import NonStationary
 from envs.parsing import parse_count, parse_steps
+from envs.renderer import set_aside_renderer
 from envs.show.request import Request, parse_settings
 from envs.snapshot import is_mujoco
 from envs.tasks import TASKS
@@ -25,6 +27,7 @@ from envs.tasks import TASKS
 DONE, BAD_INPUT = 0, 2
 PIPED_WIDTH = 100
 REGIMES = 4  # that the video shows
+CHOICES = Path(__file__).parents[2] / "configs" / "env"
 COLOUR_CODE = "\x1b\\[[0-9;]*m"  # which gymnasium puts around its warnings
 DESCRIPTION = """\
 Look at what an environment will go through before anything is trained on it: when it changes and to what, as a table
@@ -49,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the words say; the exit code. Faults go to stderr, one line each."""
+    renderer = set_aside_renderer()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -60,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)):
         print(f"warning: {re.sub(COLOUR_CODE, '', text).removeprefix('WARN: ')}", file=sys.stderr)
     try:
-        _show(request, env, wrapper, steps, flags.out, video=not flags.no_video)
+        _show(request, env, wrapper, steps, flags.out, video=not flags.no_video, renderer=renderer)
     finally:
         env.close()
     return DONE
@@ -103,20 +107,37 @@ def _prepare(flags: argparse.Namespace) -> tuple[Request, gym.Env[Any, Any], Non
             raise ValueError(f"--schedule-seed must be an integer >= 0, got {flags.schedule_seed!r}")
         settings["schedule_seed"] = parse_count("--schedule-seed", int(flags.schedule_seed))
     env, wrapper = request.build()
-    if flags.out.exists() and not flags.out.is_dir():
-        raise ValueError(f"--out takes a folder, and {flags.out} is a file")
+    _check_folder(flags.out)
     return request, env, wrapper, steps
 
 
+def _check_folder(out: Path) -> None:
+    """Make the folder for pictures, or say why there can be none."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if out.exists() else error.strerror or str(error)
+        raise ValueError(f"--out takes a folder, and {out} cannot be one: {reason}") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise ValueError(f"--out takes a folder, and {out} cannot be written to")
+
+
 def _show(
-    request: Request, env: gym.Env[Any, Any], wrapper: NonStationary, steps: int | None, out: Path, *, video: bool
+    request: Request,
+    env: gym.Env[Any, Any],
+    wrapper: NonStationary,
+    steps: int | None,
+    out: Path,
+    *,
+    video: bool,
+    renderer: str | None,
 ) -> None:
     from rich.console import Console  # here and below, so that a wrong flag is told at once
 
     from envs.show import drawing, report, timeline
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    lives = timeline.lives_of(wrapper)
+    lives = wrapper.lives
     asked = steps or timeline.default_horizon(lives)
     horizon = timeline.shown_horizon(lives, asked)
     tracks = [timeline.make_track(live, horizon) for live in lives]
@@ -126,7 +147,6 @@ def _show(
     if horizon < asked:
         console.print(f"[yellow]Shown up to change {timeline.MOST_CHANGES:,}; give a smaller --steps to look closer.")
 
-    out.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]+", "_", request.id)
     picture, film = out / f"{stem}.png", out / f"{stem}.gif"
     drawing.draw(picture, tracks, horizon, f"{title}: what is due, and when")
@@ -137,29 +157,38 @@ def _show(
         from envs.show.video import make_video
 
         with console.status("rendering a video"):
-            reason = make_video(request, is_mujoco(env), timeline.moments(tracks, REGIMES), film)
+            reason = make_video(request, is_mujoco(env), timeline.moments(tracks, REGIMES), film, renderer)
         print(f"\nvideo: {film}" if reason is None else f"\n{reason}")
     sac = " (agent=sac works too)" if isinstance(env.action_space, gym.spaces.Box) else ""
-    print(f"\nTo train on it{sac}:\n  {_next_command(request, asked)}")
+    print(f"\nTo train on it{sac}:\n  {next_command(request, asked)}")
 
 
-def _next_command(request: Request, steps: int) -> str:
-    """Return the train.py command for this environment."""
+def next_command(request: Request, steps: int) -> str:
+    """Return the train.py command for this environment, and for no other: an experiment would set it up anew."""
     settings = dict(request.settings)
     seed = settings.pop("schedule_seed", None)
-    words = ["env=gym", f"env.id={request.id}"]
+    name = None if request.changes else _choices().get(request.id)
+    words = ["env=gym", f"env.id={request.id}"] if name is None else [f"env={name}"]
     if request.changes or request.id in TASKS:  # for these train.py has names of its own
         words += [f"env.{key}={settings.pop(key)}" for key in ("boundary", "context") if key in settings]
         words += [] if seed is None else [f"env.schedule_seed={seed}"]
         settings = {key: value for key, value in settings.items() if key not in ("stride", "count_resets")}
     elif seed is not None:
         settings["schedule_seed"] = seed
-    if settings:
-        words.append(f"env.kwargs={_flow(settings)}")
+    if name is not None and not {"drift", "table"}.isdisjoint(settings):
+        settings["period"] = None  # which the file may set, and which does not go with these
+    words += [f"env.kwargs.{key}={_flow(value)}" for key, value in settings.items()]
     if request.changes:
         words.append(f"env.changes={_flow(list(request.changes))}")
-    words += ["agent=ppo", f"total_steps={steps}"]
+    words += ["experiment=none", "agent=ppo", f"total_steps={steps}"]
     return f"python train.py {shlex.join(words)}"
+
+
+def _choices() -> dict[str, str]:
+    """Return what train.py calls the environments that have a file of their own, by id; none without the repository."""
+    files = sorted(CHOICES.glob("*.yaml"))
+    found = ((path, re.search(r"^id: *(\S+)$", path.read_text("utf-8"), re.MULTILINE)) for path in files)
+    return {match[1]: path.stem for path, match in found if match}
 
 
 def _flow(value: Any) -> str:

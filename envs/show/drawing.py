@@ -60,6 +60,9 @@ def draw(picture: Path, tracks: Sequence[Track], horizon: int, title: str) -> No
 def _panel(axis: Axes, track: Track, horizon: int) -> None:
     axis.set_title(f"{track.name}: {track.schedule}", pad=20)
     axis.text(0, 1.035, track.boundary, transform=axis.transAxes, fontsize=9, color=FAINT)
+    if track.zeros is not None:
+        _mask(axis, track, horizon)
+        return
     times, values = [*track.times, horizon], [*track.values, track.values[-1]]
     axis.step(times, values, where="post", color=COLOUR, linewidth=2 if len(times) <= MOST_LINES else 1)
     axis.axhline(track.nominal, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -83,6 +86,16 @@ def _panel(axis: Axes, track: Track, horizon: int) -> None:
                 ha="center", va="bottom", fontsize=9, color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
             )  # fmt: skip
+
+
+def _mask(axis: Axes, track: Track, horizon: int) -> None:
+    """Bars where entries are 0: which actuator fails, or which observation is hidden, and when."""
+    ends = [*track.times[1:], horizon]
+    for start, end, places in zip(track.times, ends, track.zeros or (), strict=True):
+        axis.barh(places, end - start, left=start, height=0.7, color=COLOUR)
+    axis.set_ylim((track.entries or 1) - 0.5, -1.3)  # entry 0 on top, below the numbers of the regimes
+    axis.set_yticks(range(0, track.entries or 1, 1 + (track.entries or 1) // 20))
+    axis.set_ylabel("entries that are 0")
 
 
 def _regimes(axis: Axes, tracks: Sequence[Track], horizon: int) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from envs.live import NEVER, Live
 from envs.nonstationary import NonStationary
-from envs.show.timeline import lives_of
 from envs.snapshot import is_mujoco
 from envs.values import Value, Vector
 
@@ -146,7 +145,7 @@ def _transition(env: Env, wrapper: NonStationary, live: Live, lead: int, value: 
 
 
 def _make_nominal(wrapper: NonStationary) -> None:
-    for live in lives_of(wrapper):
+    for live in wrapper.lives:
         live.put(-1, NEVER, None)
 
 

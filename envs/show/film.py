@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from envs.nonstationary import NonStationary
 from envs.show.effects import hold
 from envs.show.request import Request, sentence
-from envs.show.timeline import lives_of, value_text
+from envs.show.timeline import value_text
 from envs.snapshot import is_mujoco
 
 SECONDS = 2.5  # of each regime
@@ -49,7 +49,7 @@ def shoot(env: gym.Env[Any, Any], wrapper: NonStationary, times: Sequence[int], 
 
 
 def _in_force(wrapper: NonStationary) -> list[str]:
-    lives = lives_of(wrapper)
+    lives = wrapper.lives
     regime = "" if all(live.drifts for live in lives) else f"regime {sum(live.regime for live in lives)}   "
     return [f"{regime}t = {wrapper.clock:,}", *(f"{live.name} {value_text(live, live.value)}" for live in lives)]
 

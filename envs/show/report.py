@@ -14,7 +14,7 @@ from rich.table import Table
 from envs.live import Live
 from envs.nonstationary import NonStationary
 from envs.show.effects import LEADS, LONG, contact_friction, one_step_effect
-from envs.show.timeline import Track, change_points, lives_of, moments, regime_at, sparkline, value_text
+from envs.show.timeline import Track, change_points, moments, regime_at, sparkline, value_text
 
 ROWS = 12  # of the table of change points
 DRIFT_ROWS = 9  # times of a drift that are printed
@@ -36,7 +36,8 @@ def schedule(
         _say(console, f"  {sparkline(track, horizon)}  {min(track.values):.3g} to {max(track.values):.3g}")
         _say(console, f"  {track.boundary}")
         if track.entries is not None:
-            _say(console, f"  its value has {track.entries} entries; drawn is the one number that infos read of them")
+            drawn = "the one number that infos read of them" if track.zeros is None else "where they are 0"
+            _say(console, f"  its value has {track.entries} entries, counted from 0; drawn is {drawn}")
     points = change_points(tracks)
     if all(track.drifts for track in tracks):
         points = [horizon * number // DRIFT_ROWS for number in range(DRIFT_ROWS)]
@@ -53,7 +54,7 @@ def schedule(
 
 def effects(console: Console, env: gym.Env[Any, Any], wrapper: NonStationary, tracks: Sequence[Track]) -> None:
     """Print what the changes do, measured."""
-    lives = lives_of(wrapper)
+    lives = wrapper.lives
     _contacts(console, env, wrapper, moments(tracks, REGIMES))
     measured = [
         one_step_effect(env, wrapper, live, t)
@@ -108,7 +109,7 @@ def _differs(live: Live, t: int) -> bool:
 
 def _contacts(console: Console, env: gym.Env[Any, Any], wrapper: NonStationary, times: Sequence[int]) -> None:
     """Print the friction of contacts, where something changes it or is meant to."""
-    lives = lives_of(wrapper)
+    lives = wrapper.lives
     times = [t for t in times if any(_differs(live, t) for live in lives)]
     meant = any("friction" in live.name for live in lives)
     found = contact_friction(env, wrapper, [None, *times])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import importlib
-import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -14,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 
+from envs.lookup import arguments, find_spec, unexpected_argument
 from envs.nonstationary import NonStationary
 from envs.parsing import choose
-from envs.physics import make_target, targets_of
+from envs.physics import acting_targets
 from envs.registration import WRAPPER
 from envs.tasks import TASKS
 
@@ -44,13 +42,13 @@ class Request:
             ValueError: an unknown id or keyword argument, changes that cannot be read or do nothing here, an
                 environment in which nothing changes.
         """
-        spec = self._spec()
+        spec = find_spec(self.id)
         settings = {key: value for key, value in self.settings.items() if not self.changes or key not in WRAPPER}
         mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         try:
             env = gym.make(self.id, disable_env_checker=True, **settings, **mode)
         except Exception as error:  # an environment of the user's own can fail in any way
-            raise ValueError(f"{self.id}: {sentence(error)}{_nearest_argument(spec, str(error))}") from error
+            raise ValueError(f"{self.id}: {sentence(error)}{_nearest_argument(spec, error)}") from error
         if self.changes:
             ours = {key: value for key, value in self.settings.items() if key in WRAPPER}
             env = NonStationary(env, list(self.changes), **ours)
@@ -61,32 +59,11 @@ class Request:
             raise ValueError(self._stationary(env))
         return env, wrapper
 
-    def _spec(self) -> EnvSpec:
-        module, _, name = self.id.rpartition(":")
-        try:
-            if module:
-                importlib.import_module(module)
-            return gym.spec(name)
-        except gym.error.Error:
-            near = difflib.get_close_matches(name, gym.registry, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise ValueError(
-                f'no environment "{name}" is registered (one of your own is module:Id-v0, if importing the module '
-                f"registers it){hint}"
-            ) from None
-        except Exception as error:  # so can importing a module
-            raise ValueError(f'"{self.id}" cannot be used: {sentence(error)}') from error
-
     def _stationary(self, env: gym.Env[Any, Any]) -> str:
-        able = []
-        for name in targets_of(env):
-            with suppress(ValueError):
-                make_target(env, name)
-                able.append(name)
         ready = [id for id, task in TASKS.items() if task.base == self.id]
         return (
             f"{self.id} is stationary: nothing in it changes. Say what shall, and when, such as "
-            f"--change 'reward_scale=every:5e4|uniform:0.5,1.5'; it has {', '.join(able)}"
+            f"--change 'reward_scale=every:5e4|uniform:0.5,1.5'; it has {', '.join(acting_targets(env))}"
             + (f". Or take {', '.join(ready)}, made from it" if ready else "")
         )
 
@@ -116,19 +93,12 @@ def sentence(error: BaseException) -> str:
     return re.sub(r" was raised from the environment creator for .*", "", said)  # gymnasium repeats all arguments
 
 
-def _arguments(spec: EnvSpec) -> list[str]:
-    if spec.entry_point is None:
-        return []
-    creator: Any = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
-    return [*inspect.signature(creator).parameters, *spec.kwargs]
-
-
-def _nearest_argument(spec: EnvSpec, message: str) -> str:
-    unexpected = re.search(r"unexpected keyword argument '(\w+)'", message)
-    if not unexpected or unexpected[1] == "render_mode":  # which the user did not type
+def _nearest_argument(spec: EnvSpec, error: Exception) -> str:
+    name = unexpected_argument(error)
+    if name is None or name == "render_mode":  # which the user did not type
         return ""
     try:
-        choose("--set key", unexpected[1], sorted({*_arguments(spec)} - {"args", "kwargs", "self"}))
-    except ValueError as error:
-        return f"; {error}"
+        choose("--set key", name, sorted({*arguments(spec)}))
+    except ValueError as told:
+        return f"; {told}"
     return ""

@@ -12,13 +12,13 @@ import numpy as np
 from envs.drift import Drift
 from envs.grammar import Timeline
 from envs.live import Live
-from envs.nonstationary import NonStationary
 from envs.schedule import Schedule
 from envs.values import LogUniform, Value
 
 CHANGES = 10  # that the default horizon holds
 MOST_CHANGES = 5000  # that are drawn
 SAMPLES = 800  # of a drift, across the picture
+ENTRIES = 8  # of a vector, that are printed
 WIDE = 20.0  # values whose largest is this many times the smallest are drawn on a logarithmic scale
 
 BOUNDARY = {
@@ -28,11 +28,6 @@ BOUNDARY = {
 }
 
 
-def lives_of(env: NonStationary) -> list[Live]:
-    """Return the changes at work."""
-    return env._world.lives
-
-
 @dataclass(frozen=True)
 class Track:
     """One target over time.
@@ -40,6 +35,7 @@ class Track:
     times, values: where its value changes and what infos then read of it, beginning with t = 0; of a drift, samples.
     nominal: what infos read of the environment as it came.
     entries: how many numbers the value has; None: it is one, and not read from a vector.
+    zeros: of a mask, where its zeros are at each of the times; None: it is no mask.
     """
 
     name: str
@@ -51,6 +47,7 @@ class Track:
     times: tuple[int, ...]
     values: tuple[float, ...]
     logarithmic: bool
+    zeros: tuple[tuple[int, ...], ...] | None = None
 
 
 def default_horizon(lives: Sequence[Live]) -> int:
@@ -95,7 +92,11 @@ def make_track(live: Live, horizon: int) -> Track:
     if isinstance(schedule, Drift):
         how = "at resets only" if live.boundary == "episode" else "in the middle of an episode too"
         boundary = f"moves every {schedule.resolution:,} steps, {how}; it has no change points"
-    return Track(live.name, str(schedule), boundary, drifts, nominal, live.size, tuple(times), tuple(values), wide)
+    masks = [zeros_of(live, schedule.at(t)) for t in times]
+    zeros = None if any(mask is None for mask in masks) else tuple(mask or () for mask in masks)
+    return Track(
+        live.name, str(schedule), boundary, drifts, nominal, live.size, tuple(times), tuple(values), wide, zeros
+    )
 
 
 def change_points(tracks: Sequence[Track]) -> list[int]:
@@ -117,13 +118,27 @@ def moments(tracks: Sequence[Track], count: int) -> list[int]:
 
 
 def value_text(live: Live, value: Value | None) -> str:
-    """Return a value for people: a number, or what infos read of a vector and its first entries."""
+    """Return a value for people: a number; of a vector what infos read, and its first entries or a mask's zeros."""
     if value is None:
         return f"{live.reading(None):.4g} (nominal)"
     if isinstance(value, float):
         return f"{value:.4g}"
-    entries = " ".join(f"{entry:.3g}" for entry in value[:6])
-    return f"{live.reading(value):.3g}  [{entries}{' ...' if len(value) > 6 else ''}]"
+    if (zeros := zeros_of(live, value)) is not None:
+        numbers = ", ".join(map(str, zeros[:ENTRIES])) + (", ..." if len(zeros) > ENTRIES else "")
+        return f"{live.reading(value):.3g}  [0 at {numbers}]" if zeros else f"{live.reading(value):.3g}"
+    entries = " ".join(f"{entry:.3g}" for entry in value[:ENTRIES])
+    return f"{live.reading(value):.3g}  [{entries}{' ...' if len(value) > ENTRIES else ''}]"
+
+
+def zeros_of(live: Live, value: Value | None) -> tuple[int, ...] | None:
+    """Return the places of a mask's zeros, from 0; None if the value is no mask, which has ones wherever it is nominal.
+
+    A nominal value (None) is a mask of ones, where the target takes masks.
+    """
+    if live.size is None or not np.all(live.nominal == 1) or (live.low, live.high) != (0.0, 1.0):
+        return None
+    value = live.nominal if value is None else value
+    return tuple(int(place) for place in np.flatnonzero(value == 0)) if np.isin(value, (0.0, 1.0)).all() else None
 
 
 def sparkline(track: Track, horizon: int, width: int = 60) -> str:

@@ -10,23 +10,30 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from envs.renderer import RENDERERS
 from envs.show.request import Request
 
 PATIENCE = 120.0  # seconds for one way to render
 REST = "Everything else is done."
 
 
-def make_video(request: Request, mujoco: bool, times: Sequence[int], video: Path) -> str | None:
+def make_video(
+    request: Request, mujoco: bool, times: Sequence[int], video: Path, chosen: str | None = None
+) -> str | None:
     """Write a GIF of the regimes in force at `times`.
 
     Args:
         mujoco: whether it is a MuJoCo environment, whose renderer has to be chosen.
+        chosen: the renderer that the user asked for; None: what MUJOCO_GL says.
 
     Returns:
         None if it is written; else one sentence: why not, and what to install.
     """
     order = json.dumps({**asdict(request), "times": list(times), "out": str(video)})
-    reasons, chosen = [], os.environ.get("MUJOCO_GL")
+    reasons, chosen = [], chosen or os.environ.get("MUJOCO_GL")
+    if mujoco and chosen and chosen not in RENDERERS:
+        known = ", ".join(RENDERERS)
+        return f"No video: MUJOCO_GL is set to {chosen}, which is none of {known}. Unset it to try them. {REST}"
     for renderer in _renderers() if mujoco else [""]:
         reason = _attempt(order, renderer)
         if reason is None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import envs
 from agents import PPO, ForgettingEvaluation, RegimeClock
 from agents.frozen import FrozenRegimes
+from experiments.checkpoint.codec import decode, encode
 from tests.agents.models import CBP, PPO_SMALL, ppo, sac, weights
 
 PENDULUM = {"period": 100, "schedule_seed": 3}
@@ -331,3 +333,109 @@ def test_observations_are_normalised_as_in_training_and_the_statistics_left_alon
     FrozenRegimes(pendulum, 1, 0, lambda: False).returns(model, [0])
     assert all((observations == -10).all() for observations in seen)
     assert (venv.obs_rms.mean == 1e6).all()
+
+
+class Killed(Exception):
+    pass
+
+
+class Saving(BaseCallback):
+    """Takes the state of other callbacks just before the rollout at one step, and ends the process at another."""
+
+    def __init__(self, at, end, *others):
+        super().__init__()
+        self.at, self.end, self.others = at, end, others
+
+    def _on_rollout_start(self):
+        if self.num_timesteps == self.at:
+            self.saved = decode(*encode([one.state_dict() for one in self.others]))
+
+    def _on_step(self):
+        if self.num_timesteps == self.end:
+            raise Killed
+        return True
+
+
+def resumable(make, at=0, **kwargs):
+    """The agent as a checkpoint at that step leaves it: its environments too, whose episodes begin every five steps."""
+    rows, env = Rows(), make_vec_env(make, 1)
+    model = PPO("MlpPolicy", env, **PPO_SMALL | {"n_steps": 20, "batch_size": 20})
+    model.set_logger(Logger(None, [rows]))
+    model.num_timesteps = at
+    if at:
+        env.reset()
+        env.env_method("set_clock", at, stride=1)
+        env.env_method("set_clock", at + 1000)
+        env.env_method("set_clock", at)
+        model._last_obs = env.reset()
+        model._last_episode_starts = np.ones(1, bool)
+    return model, [RegimeClock(), ForgettingEvaluation(make, **{"episodes": 2, "window": 1} | kwargs)], rows
+
+
+@pytest.mark.parametrize("at", [0, 20, 60, 100, 120])
+@pytest.mark.parametrize("every", [None, 30])
+def test_a_run_that_is_killed_and_resumed_is_tested_like_one_that_is_not(at, every, monkeypatch):
+    notices = []
+    monkeypatch.setattr("agents.clock.notice_change", lambda policy: notices.append(1))
+
+    def make():
+        return paying(to="list:9,2,4")
+
+    model, whole, rows = resumable(make, every=every)
+    model.learn(160, callback=whole)
+    ours = [row for row in rows.rows if "evaluation/return_on_regime_0" in row[1]]
+    assert len(notices) == 2
+    assert [step for step, _ in whole[0].changes] == [0, 51, 101]
+
+    model, killed, before = resumable(make, every=every)
+    saving = Saving(at, at + 15, *killed)
+    with pytest.raises(Killed):
+        model.learn(160, callback=[*killed, saving])
+    count = sum("evaluation/return_on_regime_0" in row and step <= at for step, row, _ in before.rows)
+    told = sum(step <= at for step, _ in killed[0].changes) - 1
+    notices.clear()
+    model, resumed, after = resumable(make, at, every=every)
+    for callback, state in zip(resumed, saving.saved, strict=True):
+        callback.load_state_dict(state)
+    model.learn(160 - at, callback=resumed, reset_num_timesteps=False)
+    assert len(notices) == 2 - told
+    for one, other in zip(resumed, whole, strict=True):
+        assert one.state_dict() == other.state_dict()
+    assert [row for row in after.rows if "evaluation/return_on_regime_0" in row[1]] == ours[count:]
+    assert resumed[1].best == (every or 51, 45.0)
+    assert {row[1]["evaluation/best_average_return"] for row in ours[count:] if row[0] > 51} == {45.0}
+    np.testing.assert_array_equal(resumed[1].results.recovery, whole[1].results.recovery)
+
+
+def test_the_best_test_is_that_of_the_trained_agent_on_the_regimes_met():
+    model, callbacks, rows = resumable(lambda: paying(to="list:1,4,2"))
+    model.learn(160, callback=callbacks)
+    logged = [row.get("evaluation/best_average_return") for _, row, _ in rows.rows if "evaluation/forgetting" in row]
+    seen = [row["evaluation/average_return"] for _, row, _ in rows.rows if "evaluation/average_return" in row]
+    assert seen == pytest.approx([5, (5 + 20) / 2, (5 + 20 + 10) / 3])
+    assert logged == [12.5, 12.5]  # not 20 or so of the agent before its first step
+    assert callbacks[1].best == (101, 12.5)
+    model.learn(40, callback=callbacks)
+    assert callbacks[1].best == (40, 5.0)  # from the beginning
+
+
+def test_a_test_that_was_given_up_is_told_of():
+    evaluation = evaluated(paying, 60)
+    assert not evaluation.incomplete
+    for when in ("test", "fresh agent"):
+        stopping = ForgettingEvaluation(paying, 2, stop=lambda: True)
+        if when == "fresh agent":
+            stopping = ForgettingEvaluation(paying, 2, fresh=lambda venv, seed: None, stop=lambda: True)
+            stopping._test = lambda *args: None
+        model = PPO("MlpPolicy", make_vec_env(paying, 1), **PPO_SMALL | {"n_steps": 20, "batch_size": 20})
+        model.learn(20, callback=[RegimeClock(), stopping])
+        assert stopping.incomplete, when
+
+
+def test_the_episodes_of_a_long_run_are_two_lists_in_its_checkpoint():
+    evaluation = evaluated(paying, 60)
+    (first, *_), state = evaluation.stretches.values(), evaluation.state_dict()
+    assert state["stretches"][0]["steps"] == [step for step, _ in first.episodes]
+    assert state["stretches"][0]["returns"] == [total for _, total in first.episodes]
+    assert {type(step) for step in state["stretches"][0]["steps"]} == {int}
+    assert {type(total) for total in state["stretches"][0]["returns"]} == {float}

@@ -66,13 +66,14 @@ def test_the_same_betas_keep_sb3s_eps():
 def test_watching_changes_nothing(plasticity):
     watched = ppo(plasticity=plasticity).learn(256, callback=PlasticityMonitor(probe_size=64))
     assert torch.equal(weights(watched), weights(ppo(plasticity=plasticity).learn(256)))
-    watched = sac(plasticity=plasticity).learn(150, callback=PlasticityMonitor(every=10, probe_size=64))
-    assert torch.equal(weights(watched), weights(sac(plasticity=plasticity).learn(150)))
+    watched = sac(plasticity=plasticity).learn(90, callback=PlasticityMonitor(every=10, probe_size=32))
+    assert torch.equal(weights(watched), weights(sac(plasticity=plasticity).learn(90)))
 
 
-@pytest.mark.parametrize(("make", "steps", "every"), [(ppo, 256, None), (sac, 150, 40)])
+@pytest.mark.usefixtures("short_probe")
+@pytest.mark.parametrize(("make", "steps", "every"), [(ppo, 128, None), (sac, 90, 50)])
 def test_watching_with_everything_on_changes_nothing(make, steps, every):
-    monitor = PlasticityMonitor(every, probe_size=64, probe_every=1, landscape=True, histograms=True)
+    monitor = PlasticityMonitor(every, probe_size=32, probe_every=1, landscape=True, histograms=True)
     watched, plain = make(plasticity=CBP).learn(steps, callback=monitor), make(plasticity=CBP).learn(steps)
     assert torch.equal(weights(watched), weights(plain))
     streams = global_streams()
@@ -85,12 +86,12 @@ def global_streams():
     return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
 
 
-@pytest.mark.parametrize("make", [ppo, sac])
-def test_methods_act_on_every_network_and_the_seeded_run_repeats(make):
-    one, two = make(plasticity=CBP).learn(192), make(plasticity=CBP).learn(192)
+@pytest.mark.parametrize(("make", "steps"), [(ppo, 192), (sac, 70)])
+def test_methods_act_on_every_network_and_the_seeded_run_repeats(make, steps):
+    one, two = make(plasticity=CBP).learn(steps), make(plasticity=CBP).learn(steps)
     assert all(count > 0 for count in replaced(one).values())
     assert torch.equal(weights(one), weights(two))
-    assert not torch.equal(weights(one), weights(make(plasticity=CBP, seed=1).learn(192)))
+    assert not torch.equal(weights(one), weights(make(plasticity=CBP, seed=1).learn(steps)))
 
 
 def test_without_a_seed_methods_differ_from_run_to_run():

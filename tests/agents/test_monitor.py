@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -16,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import envs  # noqa: F401  registers the environments
 from agents import PPO, PlasticityMonitor, RegimeClock
-from plasticity import dead_units, effective_rank, singular_values
+from experiments.checkpoint.codec import decode, encode
+from plasticity import StepMetrics, dead_units, effective_rank, singular_values
 from tests.agents.models import CBP, PPO_SMALL, ContinuousImages, ppo, replaced, sac
 
 
@@ -270,6 +272,7 @@ def everything(probe_size=64, **kwargs):
     return PlasticityMonitor(probe_size=probe_size, probe_every=1, landscape=True, histograms=True, **kwargs)
 
 
+@pytest.mark.usefixtures("short_probe")
 def test_ppo_with_everything_on():
     rows = [row for _, row in logged(ppo(plasticity=CBP), 192, everything())]
     for row in rows:
@@ -318,6 +321,7 @@ def test_the_entropy_of_sac_is_that_of_its_squashed_actions():
     assert np.isfinite(monitor.measure(monitor.probe)["actor/policy_entropy"])
 
 
+@pytest.mark.usefixtures("short_probe")
 def test_the_probe_comes_every_so_many_measurements_and_after_each_change():
     monitor = PlasticityMonitor(probe_size=64, probe_every=3)
     rows = logged(PPO("MlpPolicy", pendulums(1, period=400), **PPO_SMALL), 64 * 10, RegimeClock(), monitor)
@@ -370,6 +374,7 @@ def test_alarms_are_said_in_the_log_and_can_be_turned_off(capsys):
     assert monitor.alarms is None
 
 
+@pytest.mark.usefixtures("short_probe")
 def test_all_its_state_survives_a_checkpoint(tmp_path):
     monitor, other = everything(), everything()
     model = ppo(plasticity=CBP)
@@ -389,3 +394,117 @@ def test_all_its_state_survives_a_checkpoint(tmp_path):
     assert found[0]["plasticity/pi/plasticity_gap"] == found[1]["plasticity/pi/plasticity_gap"]
     assert found[0]["plasticity/pi/churn"] == found[1]["plasticity/pi/churn"] > 0
     assert monitor.alarms.raised == other.alarms.raised != []
+
+
+class Numbers(PlasticityMonitor):
+    """Keeps what it would log."""
+
+    def __init__(self, **kwargs):
+        super().__init__(probe_every=2, **kwargs)
+        self.seen = []
+
+    def _record(self, numbers):
+        self.alarms.check(self.num_timesteps, numbers)
+        self.seen.append((self.num_timesteps, numbers))
+
+
+class Resumed(BaseCallback):
+    """From one step on a second monitor, which knows of the first only what a checkpoint at that step does."""
+
+    def __init__(self, first, second, at):
+        super().__init__()
+        self.first, self.second, self.at = first, second, at
+        self.begun = False
+
+    def _on_rollout_start(self):
+        if not self.begun and self.num_timesteps >= self.at:
+            self.begun, self.known = True, len(self.first.seen)
+            self.second.load_state_dict(decode(*encode(self.first.state_dict())))
+            self.second.init_callback(self.model)
+            self.second.on_training_start(self.locals, self.globals)
+
+    def _on_step(self):
+        if self.begun:
+            self.second.update_locals(self.locals)
+            self.second.on_step()
+        return True
+
+    def _on_rollout_end(self):
+        if self.begun:
+            self.second.on_rollout_end()
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac"])
+def test_a_resumed_monitor_sees_what_the_first_would(name, monkeypatch):
+    def gaps(policy, inputs, initial):  # a quick number of all that the probe depends on
+        return {
+            f"{k}/plasticity_gap": float(inputs[k].sum() + sum(v.sum() for v in initial[k].values())) for k in inputs
+        }
+
+    monkeypatch.setattr("agents.measurements.gaps", gaps)
+    model = PPO("MlpPolicy", pendulums(1), **PPO_SMALL) if name == "ppo" else sac(pendulums(1), plasticity=CBP)
+    every = None if name == "ppo" else 60
+    first = Numbers(every=every, probe_size=100)
+    resumed = [Resumed(first, Numbers(every=every, probe_size=100), at) for at in (0, 64, 192)]
+    model.learn(320, callback=[RegimeClock(), first, *resumed])
+    for one in resumed:
+        assert one.second.seen == first.seen[one.known :]
+        assert len(one.second.seen) >= 2
+        assert encode(one.second.state_dict()) == encode(first.state_dict())
+    assert [one.known for one in resumed] == ([0, 1, 3] if name == "ppo" else [0, 0, 2])
+    probed = [any(key.endswith("/plasticity_gap") for key in numbers) for _, numbers in first.seen]
+    assert len(set(probed)) == 2
+
+
+def test_the_last_measured_gradient_step_survives_a_checkpoint():
+    model = ppo()
+    model.learn(64, callback=PlasticityMonitor(probe_size=64))
+    for recorder in model.policy.step_metrics.values():
+        other = StepMetrics()
+        other.load_state_dict(decode(*encode(recorder.state_dict())))
+        assert other.telemetry() == recorder.telemetry() != {}
+        assert other.state_dict()["armed"] is False
+        recorder.arm()
+        other.load_state_dict(recorder.state_dict())
+        assert other.state_dict()["armed"] is True
+
+
+def test_a_clock_that_was_loaded_leaves_the_environments_and_methods_alone(monkeypatch):
+    notices = []
+    monkeypatch.setattr("agents.clock.notice_change", lambda policy: notices.append(1))
+    venv, clock = pendulums(2), RegimeClock()
+    model = PPO("MlpPolicy", venv, **PPO_SMALL).learn(512, callback=clock)
+    told, changes = len(notices), list(clock.changes)
+    assert told == len(changes) - 1 > 0
+    calls, method = [], venv.env_method
+
+    def watched(name, *args, **kwargs):
+        calls.append(name)
+        return method(name, *args, **kwargs)
+
+    venv.env_method = watched
+    other = RegimeClock()
+    other.load_state_dict(decode(*encode(clock.state_dict())))
+    other.init_callback(model)
+    other.on_training_start({}, {})
+    assert "set_clock" not in calls
+    assert other.changes == changes
+    assert len(notices) == told
+    clock.on_training_start({}, {})  # a second learn that goes on
+    assert clock.changes == changes
+    assert len(notices) == told
+    method("set_clock", 7)  # environments that could not be resumed
+    other.load_state_dict(clock.state_dict())
+    other.on_training_start({}, {})
+    assert venv.get_attr("clock") == [512, 512]
+    assert len(notices) == told
+
+
+def test_a_second_learn_from_the_beginning_is_a_change_of_the_world(monkeypatch):
+    notices = []
+    monkeypatch.setattr("agents.clock.notice_change", lambda policy: notices.append(1))
+    clock = RegimeClock()
+    model = PPO("MlpPolicy", pendulums(1), **PPO_SMALL).learn(256, callback=clock)
+    model.learn(64, callback=clock)
+    assert [step for step, _ in clock.changes] == [0, 201, 0]
+    assert len(notices) == 2

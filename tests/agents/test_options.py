@@ -93,7 +93,7 @@ def test_every_hidden_layer_is_what_was_asked_for_and_is_trained_saved_and_loade
     assert torch.equal(weights(loaded), weights(model))
     observation = model.observation_space.sample()
     assert np.array_equal(*(which.predict(observation, deterministic=True)[0] for which in (model, loaded)))
-    loaded.learn(36, reset_num_timesteps=False)
+    loaded.learn(6 if is_sac else 64, reset_num_timesteps=False)
     assert not torch.equal(weights(loaded), weights(model))
 
 
@@ -101,9 +101,9 @@ def optimizers(model):
     return [model.actor.optimizer, model.critic.optimizer] if isinstance(model, SAC) else [model.policy.optimizer]
 
 
-@pytest.mark.parametrize("make", [ppo, sac])
-def test_units_of_a_rebuilt_network_are_replaced(make):
-    model = make(plasticity=[Ask(CReLU, layer_norm=True), REPLACE]).learn(192)
+@pytest.mark.parametrize(("make", "steps"), [(ppo, 192), (sac, 80)])
+def test_units_of_a_rebuilt_network_are_replaced(make, steps):
+    model = make(plasticity=[Ask(CReLU, layer_norm=True), REPLACE]).learn(steps)
     assert all(count > 0 for count in replaced(model).values())
     assert torch.isfinite(weights(model)).all()
 

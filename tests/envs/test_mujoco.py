@@ -81,7 +81,7 @@ def test_each_target_has_an_effect_that_can_be_undone_or_is_refused_with_the_rea
             refused[name] = str(error)
         else:
             assert trajectory(changed, 20) != nominal, name
-            changed._world.lives[0].target.restore()
+            changed.lives[0].target.restore()
         assert different(model, arrays(env.model)) == set()
         assert trajectory(env, 20) == nominal, name
     expected = REFUSED.get(id[:-3], {})

@@ -16,7 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from envs import NonStationary
+from envs import NonStationary, make_nonstationary
 from envs.physics import Target
 
 PERIOD = 37
@@ -76,14 +76,17 @@ def test_due_and_applied_regimes_are_right_at_every_total_step(make: Any, n_envs
     assert ends  # episodes did end, by falling and by time
 
 
-def test_a_subprocess_started_afresh_knows_the_schedule() -> None:
-    venv = SubprocVecEnv([partial(monitored, "step", 2) for _ in range(2)], start_method="forkserver")
+def test_a_process_started_afresh_knows_the_schedule() -> None:
+    settings = {"target": "length", "period": PERIOD, "to": "uniform:0.5,2", "schedule_seed": 3, "boundary": "step"}
+    make = partial(gym.make, "envs:NSCartPole-v1", **settings)  # pickled as it is: the process imports envs alone
+    schedule = make().get_wrapper_attr("due")
+    venv = AsyncVectorEnv([make] * 2, context="spawn")
     try:
-        venv.reset()
-        assert venv.env_method("set_clock", 40, stride=2) == [None, None]
-        assert pairs(venv.env_method("applied")) == [due(40)] * 2
+        venv.reset(seed=0)
+        assert venv.call("set_clock", 2 * PERIOD + 1, stride=2) == (None, None)
+        assert venv.call("applied") == (schedule(2 * PERIOD),) * 2
         venv.step(np.zeros(2, int))
-        assert venv.get_attr("clock") == [42, 42]
+        assert venv.get_attr("clock") == (2 * PERIOD + 3,) * 2
     finally:
         venv.close()
 
@@ -432,6 +435,60 @@ def test_an_object_that_is_no_target_is_told_what_it_lacks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "wrong", "said"),
+    [
+        ("validate", lambda self: None, "Own.validate is called with 1 argument: write def validate(self, env), got"),
+        ("apply", lambda self: None, "Own.apply is called with 1 argument: write def apply(self, value), got"),
+        ("restore", lambda self, env: None, "Own.restore is called with no arguments: write def restore(self), got"),
+        (
+            "action",
+            lambda self, a: a,
+            "with 2 arguments: write def action(self, action, t), got action(a) beside",
+        ),
+        (
+            "observation",
+            lambda self, o: o,
+            "write def observation(self, observation, t), got observation(o)",
+        ),
+        ("observation_space", lambda self: None, "write def observation_space(self, space), got observation_space()"),
+        ("reward", lambda self, r: r, "write def reward(self, reward, info), got reward(r) beside self"),
+        ("check", lambda self: None, "write def check(self, value), got check()"),
+        ("reading", lambda self, v, w: v, "write def reading(self, value), got reading(v, w)"),
+        ("begin", lambda self, env: None, "write def begin(self), got begin(env)"),
+    ],
+)
+def test_a_method_of_a_users_target_that_takes_other_arguments_is_refused(method: str, wrong: Any, said: str) -> None:
+    methods = {name: lambda self, *given: given for name in ("validate", "apply", "restore")}
+    own = type("Own", (), {**methods, method: wrong})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        NonStationary(CartPoleEnv(), {"target": own, "when": "every:5", "to": "cycle:1"})
+
+
+def test_arguments_may_have_other_names_and_defaults() -> None:
+    class Own:
+        def validate(self, anything: Any, more: int = 0) -> None: ...
+        def apply(self, *values: float) -> None: ...
+        def restore(self) -> None: ...
+        def observation(self, o: Any, now: int, **rest: Any) -> Any:
+            return o + 1
+
+    env = NonStationary(CartPoleEnv(), {"target": Own, "when": "every:5", "to": "cycle:1"})
+    np.testing.assert_array_equal(env.reset(seed=0)[0], CartPoleEnv().reset(seed=0)[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("contxt", 'unknown keyword of CartPole-v1 "contxt": allowed are .*did you mean "context"'),
+        ("sutton_reward", 'did you mean "sutton_barto_reward"'),
+    ],
+)
+def test_a_misspelt_keyword_of_a_maker_gets_the_nearest_one(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_nonstationary("CartPole-v1", "length=every:5|cycle:1", **{name: "obs"})
+
+
+@pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         (
@@ -440,6 +497,8 @@ def test_an_object_that_is_no_target_is_told_what_it_lacks() -> None:
         ),
         ({"context": "observation"}, "unknown 'context' \"observation\": allowed are hidden, info, obs"),
         ({"stride": 0}, "stride must be an integer >= 1, got 0"),
+        ({"count_resets": "a"}, "count_resets must be True or False, got 'a'"),
+        ({"count_resets": 1}, "count_resets must be True or False, got 1"),
         ({"schedule_seed": 1.5}, "schedule_seed must be an integer >= 0, got 1.5"),
     ],
 )
@@ -471,7 +530,7 @@ def test_most_steps_do_no_work() -> None:
     def forbidden(*args: Any) -> Any:
         raise AssertionError("asked")
 
-    env._world.lives[0].schedule = type("Never", (), {"regime": forbidden, "value": forbidden})()
+    env.lives[0].schedule = type("Never", (), {"regime": forbidden, "value": forbidden})()
     for step in range(PERIOD - 1):
         env.step(step % 2)
     with pytest.raises(AssertionError, match="asked"):

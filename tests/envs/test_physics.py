@@ -332,6 +332,23 @@ def test_max_torque_weakens_pendulum_and_cannot_exceed_its_action_space() -> Non
         NonStationary(env, "max_torque=every:9|cycle:2")
 
 
+@pytest.mark.parametrize(
+    ("id", "acts", "idle"),
+    [
+        ("CartPole-v1", {"length", "action_reversal"}, {"action_gain", "actuator_failure", "target_direction"}),
+        ("Swimmer-v5", {"mass", "action_gain", "target_direction"}, {"friction", "gravity"}),
+        ("Ant-v5", {"friction", "gravity", "target_direction", "actuator_failure"}, set()),
+    ],
+)
+def test_an_unknown_target_is_answered_with_those_that_act(id: str, acts: set[str], idle: set[str]) -> None:
+    with pytest.raises(ValueError, match="allowed are") as told:
+        NonStationary(gym.make(id), "nothing=every:9|cycle:0.5")
+    named = set(re.findall(r"[a-z_]+", str(told.value).partition("allowed are")[2].partition(";")[0]))
+    assert acts <= named
+    assert not idle & named
+    assert named | idle <= set(targets_of(gym.make(id)))
+
+
 def test_an_environment_without_built_in_targets_says_what_to_do() -> None:
     with pytest.raises(
         ValueError, match=r"unknown 'target' for BlackjackEnv.*reward_scale.*pass a class with validate"

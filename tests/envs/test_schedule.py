@@ -97,6 +97,16 @@ def test_short_form_and_dict_round_trip_through_json(text: str, seed: int) -> No
     assert parse_schedule(json.loads(json.dumps(schedule.to_dict())), seed=seed) == schedule
 
 
+@settings(max_examples=100, deadline=None)
+@given(texts, st.sampled_from(["soon", "nan", "-inf", "1.5.2", "evry"]), st.data())
+def test_one_wrong_token_is_named_by_the_error(text: str, wrong: str, data: st.DataObject) -> None:
+    parts = re.split(r"([:,|])", text)  # words and numbers at the even places
+    place = 2 * data.draw(st.integers(0, len(parts) // 2))
+    parts[place] = wrong
+    with pytest.raises(ValueError, match=re.escape(wrong)):
+        parse_schedule("".join(parts))
+
+
 def number(schedule: Schedule, regime: int) -> float:
     value = schedule.value(regime)
     assert isinstance(value, float)
@@ -160,6 +170,8 @@ def test_a_recorded_table(tmp_path) -> None:
     assert [schedule.at(t) for t in (0, 99, 100, 249, 250, 10**6)] == [0.5, 0.5, 2, 2, 0.1, 0.1]
     assert [schedule.regime(t) for t in (0, 100, 250)] == [0, 1, 2]
     assert parse_schedule(str(schedule)) == schedule == parse_schedule(schedule.to_dict())
+    path.write_text("step,value\n0,0.5\n100,2\n250,0.1\n", encoding="utf-8-sig")  # as spreadsheets write it
+    assert parse_schedule(f"table:{path}") == schedule
     path.write_text("100,2\n250,0.1\n")  # no row for t = 0: the first regime is nominal
     schedule = parse_schedule({"when": f"table:{path}"})
     assert [schedule.at(t) for t in (0, 99, 100, 250)] == [None, None, 2, 0.1]
@@ -190,7 +202,7 @@ def test_a_recorded_table(tmp_path) -> None:
         ("every|cycle:1", "when: every needs its numbers after a colon"),
         ("poisson:0.5|cycle:1", "must be >= 1 environment step, got '0.5'"),
         ("poisson:nan|cycle:1", "must be a finite number, got 'nan'"),
-        ("at:5,5|cycle:1", "the times in when: at must increase, got '5,5'"),
+        ("at:2,5,5,9|cycle:1", "the times in when: at must increase, and 5 follows 5, got '2,5,5,9'"),
         ("at:0,5|cycle:1", "a time in when: at must be a whole number >= 1"),
         ("at:5,,6|cycle:1", "when: at has an empty item"),
         ("every:5|cycle:1,nan", "a value in to: cycle must be a finite number, got 'nan'"),
@@ -233,7 +245,7 @@ def test_errors_teach(text: object, message: str) -> None:
     [
         ("", "has no rows"),
         ("0,1,2\n", "has the row '0,1,2'"),
-        ("5,1\n5,2\n", "must increase"),
+        ("2,1\n5,1\n4,2\n", "must increase, and 4 follows 5"),
         ("0,nan\n", "must be a finite number, got 'nan'"),
         ("-1,2\n", "must be a whole number >= 0"),
     ],

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,17 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-import envs  # noqa: F401  # registers the ids
+from envs import TASKS
 from envs.show import main, video
+from envs.show.command import next_command
+from envs.show.request import Request
+from envs.show.timeline import make_track
+from experiments.compose import compose
+from experiments.environment import make_env
+from experiments.schema import Config, validate
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -195,9 +203,49 @@ def test_without_a_renderer_all_else_is_done(show, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MUJOCO_GL", "disable")
     shown = show("Hopper-v5", "--change", "gravity=every:100|uniform:0.5,1.5", film=True)
     assert shown.code == 0
-    assert "No video: MUJOCO_GL is set to disable" in shown.out
+    assert "No video: MUJOCO_GL is set to disable, which is none of egl, osmesa, glfw. Unset it" in shown.out
     assert (shown.folder / "Hopper-v5.png").exists()
     assert "python train.py" in shown.out
+
+
+@pytest.mark.parametrize("id", ["Hopper-v5", "CartPole-v1"])
+def test_a_renderer_that_mujoco_does_not_know_costs_the_video_alone(id: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "envs.show", id, "--change", "gravity=every:9|uniform:1,2", "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "none"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"{id}.png").exists()
+    said = "No video: MUJOCO_GL is set to none, which is none of egl, osmesa, glfw. Unset it to try them."
+    assert (said in done.stdout) == (id == "Hopper-v5")
+    assert (tmp_path / f"{id}.gif").exists() == (id == "CartPole-v1")
+
+
+def test_a_mask_is_shown_by_the_places_of_its_zeros(show) -> None:
+    shown = show("ActuatorFailureAnt-v5", "--steps", "4e6")
+    env = gym.make("ActuatorFailureAnt-v5")
+    (schedule,) = env.get_wrapper_attr("schedules").values()
+    for regime in (1, 2, 3):
+        (place,) = np.flatnonzero(schedule.value(regime) == 0)
+        assert re.search(rf"{regime},000,000 +{regime} +0\.125  \[0 at {place}\]", shown.out)
+    (live,) = env.get_wrapper_attr("lives")
+    track = make_track(live, 4_000_000)
+    assert track.zeros == ((), *((int(np.argmin(schedule.value(regime))),) for regime in (1, 2, 3)))
+
+
+def test_a_vector_that_is_no_mask_has_no_zeros_to_show() -> None:
+    for id in ("ObservationPermutationCartPole-v1", "NSCartPole-v1", "ActionReversalCartPole-v1"):
+        (live,) = gym.make(id).get_wrapper_attr("lives")
+        assert make_track(live, 100_000).zeros is None
+
+
+@pytest.mark.parametrize(("below", "reason"), [("a_file", "it is a file"), ("a_file/folder", "Not a directory")])
+def test_a_folder_that_cannot_be_is_refused_in_a_sentence(below: str, reason: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "a_file").write_text("mine")
+    assert main(["NSCartPole-v1", "--no-video", "--out", str(tmp_path / below)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert re.fullmatch(f"error: --out takes a folder, and .* cannot be one: {reason}\n", err)
 
 
 def test_says_what_to_install_where_nothing_renders_mujoco(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -230,6 +278,8 @@ def test_a_renderer_that_fails_does_no_harm(show, own: str, monkeypatch, words, 
     ("words", "sentence"),
     [
         (["SliperyAnt-v5"], 'did you mean "SlipperyAnt-v5"'),
+        (["Mine-v0"], "one of your own is module:Mine-v0"),
+        (["envs.tasks:SliperyAnt-v5"], 'did you mean "envs.tasks:SlipperyAnt-v5"'),
         (["no_such_module:Any-v0"], "No module named 'no_such_module'"),
         (["Hopper-v5"], "stationary.*--change '.*'.*friction_scale.*SlipperyHopper-v5"),
         (["NSCartPole-v1", "--set", "period"], "--set takes key=value"),
@@ -241,6 +291,8 @@ def test_a_renderer_that_fails_does_no_harm(show, own: str, monkeypatch, words, 
         (["NSCartPole-v1", "--change", "length=every:9|uniform:1,2"], "non-stationary already"),
         (["CartPole-v1", "--change", "length=evry:9|uniform:1,2"], 'did you mean "every"'),
         (["CartPole-v1", "--change", "lenght=every:9|uniform:1,2"], 'did you mean "length"'),
+        (["NSPendulum-v1", "--set", "drift='sine:2000,0.5,1.5'", "--set", "period=500"], "leave out period"),
+        (["CartPole-v1", "--change", "friction=every:9|uniform:1,2"], "allowed are gravity, .*, reward_scale"),
         (["Swimmer-v5", "--change", "friction=every:9|uniform:1,2"], "no two geoms can touch"),
         (["NSCartPole-v1", "--vdeo"], "--vdeo.*--help"),
         ([], "required: id"),
@@ -255,18 +307,62 @@ def test_errors_teach(words: list[str], sentence: str, capsys: pytest.CaptureFix
     assert re.search(sentence, err)
 
 
-def test_the_next_command_is_one_that_train_py_takes(show) -> None:
-    words = ("--change", "gravity=every:5e4|uniform:0.5,1.5", "--set", "frame_skip=2", "--set", "boundary=step")
-    shown = show("Hopper-v5", *words, "--schedule-seed", "3")
-    command = shown.out.strip().splitlines()[-1].strip()
+def trained_on(command: str) -> tuple[Config, gym.Env]:
+    """What train.py would make of a command that was printed."""
     assert command.startswith("python train.py ")
-    resolved = subprocess.run(
-        f"{sys.executable} {command.removeprefix('python ')} --cfg job",
-        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for line in ("id: Hopper-v5", "frame_skip: 2", "schedule_seed: 3", "boundary: step", "total_steps: 500000"):
-        assert line in resolved
-    assert "gravity=every:5e4|uniform:0.5,1.5" in resolved
+    composed = compose(shlex.split(command)[2:])
+    assert not composed.errors
+    config = validate(composed.tree)
+    return config, make_env(config.env)
+
+
+@pytest.mark.parametrize(
+    ("id", "words", "boundary", "shape"),
+    [
+        (
+            "Hopper-v5",
+            ("--change", "gravity=every:5e4|uniform:0.5,1.5", "--set", "frame_skip=2", "--set", "context=obs"),
+            *("episode", (12,)),
+        ),
+        ("NSAcrobot-v1", ("--set", "drift='sine:20000,0.5,1.5'"), "step", (6,)),
+        ("NSCartPole-v1", ("--set", "target=masspole", "--set", "boundary=step"), "step", (4,)),
+        ("NSPendulum-v1", ("--set", "to='uniform:0.5,1'", "--set", "first=draw", "--set", "stride=4"), "episode", (3,)),
+    ],
+)
+def test_the_next_command_trains_on_the_world_that_was_shown(
+    show, id: str, words: tuple[str, ...], boundary: str, shape: tuple[int, ...]
+) -> None:
+    shown = show(id, *words, "--schedule-seed", "3", "--steps", "1e5")
+    config, env = trained_on(shown.out.strip().splitlines()[-1].strip())
+    assert (config.env.id, config.total_steps) == (id, 100_000)
+    (live,) = env.get_wrapper_attr("lives")
+    assert live.boundary == boundary
+    assert env.observation_space.shape == shape
+    assert getattr(env.unwrapped, "frame_skip", 2) == 2
+    rows = [row for row in shown.rows("t regime") if row[0] != "..."]
+    assert len(rows) > 1
+    for t, _, value, *_ in rows:
+        assert float(value) == pytest.approx(live.due(int(t.replace(",", ""))), rel=1e-3)
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_the_next_command_calls_each_task_by_its_name_whose_file_says_the_world_that_was_shown(id: str) -> None:
+    if TASKS[id].base.startswith("LunarLander"):
+        pytest.importorskip("Box2D")
+    command = next_command(Request(id, {}), 1000)
+    found = re.fullmatch(r"python train\.py env=(\w+) experiment=none agent=ppo total_steps=1000", command)
+    assert found
+    file = yaml.safe_load((ROOT / "configs" / "env" / f"{found[1]}.yaml").read_text("utf-8"))
+    shown, wrapper = Request(id, {}).build()
+    trained, same = Request(file["id"], {**file["kwargs"], "schedule_seed": file["schedule_seed"]}).build()
+    assert trained.observation_space == shown.observation_space
+    assert same.schedules == wrapper.schedules
+
+
+def test_the_next_command_does_without_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("envs.show.command.CHOICES", tmp_path / "none")
+    config, _ = trained_on(next_command(Request("NSCartPole-v1", {"period": 500}), 1000))
+    assert (config.env.id, config.env.kwargs) == ("NSCartPole-v1", {"period": 500})
 
 
 def test_the_command_line_helps_and_runs_as_a_module() -> None:

@@ -99,6 +99,9 @@ def test_sub_environments_are_in_the_same_task() -> None:
     [
         (["Pendulum-v1", "CartPole-v1"], {}, "the tasks of a sequence need equal spaces: observation_space is Box("),
         (["Pendulum-v1"], {}, "a sequence of tasks needs a list of two ids or more, got ['Pendulum-v1']"),
+        ([1, 2], {}, "tasks[0] must be an id or a dict with an id, got 1"),
+        ([LIGHT, {"g": 3}], {}, "tasks[1] must be an id or a dict with an id, got {'g': 3}"),
+        ([LIGHT, {"id": 3}], {}, "tasks[1] must be an id or a dict with an id, got {'id': 3}"),
         ("Pendulum-v1", {}, "a sequence of tasks needs a list of two ids or more, got 'Pendulum-v1'"),
         (
             [LIGHT, HEAVY],

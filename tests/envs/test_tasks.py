@@ -295,6 +295,17 @@ def test_a_registered_sequence_goes_from_goal_to_goal_and_can_be_rendered() -> N
             {"boundary": "sometimes"},
             "unknown 'boundary' \"sometimes\": allowed are episode, step, truncate",
         ),
+        (
+            "NSPendulum-v1",
+            {"drift": "sine:2000,0.5,1.5", "period": 500},
+            "drift='sine:2000,0.5,1.5' brings its own times and values: leave out period (None; in train.py, whose "
+            "files may set it, env.kwargs.period=null)",
+        ),
+        ("DriftingAnt-v5", {"drift": "sine:2000,0.5,1.5", "period": 500}, "brings its own times and values: leave out"),
+        ("NSPendulum-v1", {"table": "a.csv", "period": 5, "to": "sign"}, "table='a.csv' brings its own times"),
+        ("NSPendulum-v1", {"table": "a.csv", "first": "draw"}, "leave out first"),
+        ("NSPendulum-v1", {"table": "a.csv", "drift": "sine:2000,0.5,1.5"}, "leave out table"),
+        ("NSPendulum-v1", {"count_resets": "a"}, "count_resets must be True or False, got 'a'"),
         ("SlipperyAnt-v5", {"target": "gravity"}, "takes no target, got 'gravity'; for other quantities wrap Ant-v5"),
     ],
 )

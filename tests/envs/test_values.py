@@ -97,11 +97,11 @@ def test_vectors_travel_with_copies_and_can_be_pinned(how: Any) -> None:
     env.reset(seed=0)
     env.set_clock(5)
     twin = how(env)
-    np.testing.assert_array_equal(twin._world.lives[0].target.now, env._world.lives[0].target.now)
+    np.testing.assert_array_equal(twin.lives[0].target.now, env.lives[0].target.now)
     env.pin({"Wires": [1, 2, 2]})
     assert env.applied()["nonstationary/Wires"] == 3.0
     env.pin({"Wires": 1})
-    np.testing.assert_array_equal(env._world.lives[0].target.now, [1, 1, 1])
+    np.testing.assert_array_equal(env.lives[0].target.now, [1, 1, 1])
     for value, message in [
         ([1, 2], "Wires takes 3 numbers, got [1, 2]"),
         ([1, 2, "x"], "an entry of Wires must be a finite number, got 'x'"),

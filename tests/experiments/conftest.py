@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from experiments import compose
 from experiments.command_line import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,19 @@ def run_train(words: Sequence[str], cwd: Path, timeout: float = 240) -> Outcome:
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def built_in_files_are_judged_once() -> Iterator[None]:
+    """They do not change while tests run, and judging them takes longer than most tests. Users' folders always are."""
+    judge, found = compose.faults_in_files, compose.faults_in_files((compose.CONFIGS,))
+
+    def judged(directories: Iterable[Path]) -> list[str]:
+        return found + judge(directory for directory in directories if directory != compose.CONFIGS)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "faults_in_files", judged)
+        yield
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_a_run_stopped_in_an_evaluation_keeps_what_it_has(
         evaluation.frozen.stop = lambda: True
         return found
 
-    monkeypatch.setattr("experiments.run.CallbackList", stop_early)
+    monkeypatch.setattr("experiments.session.CallbackList", stop_early)
     outcome = command(*WORDS, *ON)
     assert outcome.code == 0
     assert "evaluation: stopped before the first test of a trained agent" in outcome.out

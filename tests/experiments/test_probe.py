@@ -61,7 +61,7 @@ def test_the_run_s_own_probe_and_that_of_its_folder_agree(finished: Path, capsys
         [now["pi/fresh_fit_loss"], now["pi/fit_loss"], now["pi/plasticity_gap"]], abs=6e-3
     )
     assert "seed=1 logging.probe_every=10  # another seed" in outcome.out
-    assert "tensorboard --logdir" in outcome.out
+    assert "python -m tensorboard.main --logdir" in outcome.out
 
 
 def test_the_kept_batch_is_tensors_only(finished: Path) -> None:

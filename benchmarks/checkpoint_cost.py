@@ -1,0 +1,215 @@
+"""What it costs to be able to resume: the time and size of a checkpoint, and the speed a run loses to them.
+
+python benchmarks/checkpoint_cost.py    # about five minutes of one core, 2 GB of disk
+
+PPO on Slippery Ant as `python train.py` runs it (two networks of 2 x 256 units, continual backprop, eight environments)
+is run twice, in turns of one rollout and its update: once saving before each rollout, once not at all. So load on the
+machine slows both alike; the difference of two neighbours is what saving cost, and beside it each save is timed by
+itself. The loss of a run by default settings follows from the time of a save and the minutes between two.
+
+SAC has a replay buffer of a million transitions, filled directly. A save after 10,000 new transitions, which writes
+those, is compared with one that writes the whole buffer. docs/reliability.md is written from the result,
+docs/data/checkpoint_cost.json.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Semaphore
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from experiments.checkpoint.store import Checkpoint
+from experiments.command_line import configuration
+from experiments.resume import Found
+from experiments.run import Run, assembled, occupied
+from experiments.run_settings import CheckpointSettings
+from experiments.session import Session
+
+RESULT = Path(__file__).parent.parent / "docs" / "data" / "checkpoint_cost.json"
+ROLLOUTS, FEW = 30, 10  # turns of each PPO run; saves of SAC
+NEW = 10_000  # transitions between two saves of SAC
+ENDLESS = "total_steps=1_000_000_000"
+Numbers = dict[str, Any]
+
+
+@contextmanager
+def session(folder: Path, *words: str) -> Iterator[Session]:
+    """A run as train.py makes it, ready to learn; it says nothing."""
+    words = (*words, ENDLESS, f"run.dir={folder}")
+    config, choices = configuration(words, [])
+    run = Run(config, choices, words, ["python", "benchmarks/checkpoint_cost.py"])
+    with occupied(run) as stop, assembled(run, Found(), stop, Console(quiet=True)) as one:
+        yield one
+
+
+class Turns:
+    """Seconds of one session's turns; it waits for `mine` before each and leaves the next to `other`."""
+
+    def __init__(self, one: Session, mine: Semaphore, other: Semaphore):
+        self.one, self.mine, self.other = one, mine, other
+        self.seconds: list[float] = []
+        self._began: float | None = None
+        one.saver.stopping = self.over  # asked between an update and the next rollout, just before saving
+
+    def over(self) -> bool:
+        """End a turn and wait for the next; whether that was the last."""
+        if self._began is not None:
+            self.seconds.append(time.perf_counter() - self._began)
+            self.other.release()
+        if len(self.seconds) > ROLLOUTS:
+            return True
+        self.mine.acquire()
+        self._began = time.perf_counter()
+        return False
+
+    def learn(self) -> None:
+        try:
+            self.one.learn()
+        finally:
+            self.other.release()
+
+
+def ppo(folder: Path) -> Numbers:
+    """A save of PPO, and what saving before each rollout adds to a rollout and its update."""
+    saving = ("run.checkpoint.every=1", "run.checkpoint.minutes=null")
+    with session(folder / "with", *saving) as one, session(folder / "without", "run.checkpoint.minutes=1e9") as two:
+        saves = timed(one)
+        first, second = Semaphore(1), Semaphore(0)
+        turns = [Turns(one, first, second), Turns(two, second, first)]
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(turn.learn) for turn in turns]:
+                done.result()
+        with_, without = (turn.seconds[1:ROLLOUTS] for turn in turns)  # both save in their first
+        steps, saved = one.model.n_steps * one.model.n_envs, one.saver.saved
+    assert saved is not None
+    save = statistics.median(saves)
+    extra = sorted(more - less for more, less in zip(with_, without, strict=True))
+    rollout, minutes = statistics.median(without), CheckpointSettings().minutes
+    assert minutes is not None
+    return {
+        "saves": len(saves),
+        "save_ms": round(1e3 * save, 1),
+        "save_ms_low_high": [round(1e3 * bound, 1) for bound in quartiles(saves)],
+        "bytes": size(saved),
+        "rollout_steps": steps,
+        "rollout_seconds": round(rollout, 3),
+        "extra_ms_each_rollout": round(1e3 * statistics.median(extra), 1),
+        "extra_ms_low_high": [round(1e3 * bound, 1) for bound in quartiles(extra)],
+        "minutes_between_saves": minutes,
+        "share_lost": save / (60 * minutes),
+        "share_lost_saving_each_rollout": round(save / rollout, 4),
+    }
+
+
+def sac(folder: Path) -> Numbers:
+    """Saves of SAC with a full replay buffer."""
+    with session(folder / "sac", "agent=sac", "run.checkpoint.minutes=1e9") as one:
+        model, saver = one.model, one.saver
+        buffer, copies = model.replay_buffer, model.n_envs
+        rng = np.random.default_rng(0)
+        for name in ("observations", "next_observations", "actions", "rewards"):
+            array = getattr(buffer, name)
+            for rows in np.array_split(np.arange(len(array)), 100):
+                array[rows] = rng.normal(size=array[rows].shape)
+        buffer.full = True
+        model._setup_learn(10)
+        model.num_timesteps = buffer.buffer_size * copies
+        found = {"transitions": buffer.buffer_size * copies, "copies": copies, "new": NEW}
+        for name, repeats in (("all", 3), ("new", FEW)):
+            seconds, written = [], 0
+            for _ in range(repeats):
+                model.num_timesteps += NEW
+                buffer.pos = (buffer.pos + NEW // copies) % buffer.buffer_size
+                if name == "all":
+                    one.training.segments.written = {}
+                before = set(one.training.segments.written)
+                start = time.perf_counter()
+                saved = saver.save()
+                seconds.append(time.perf_counter() - start)
+                segments = one.training.segments.written
+                written = size(saved) + sum(segments[key]["size"] for key in segments.keys() - before)
+            found[name] = {
+                "saves": repeats,
+                "save_ms": round(1e3 * statistics.median(seconds), 1),
+                "save_ms_low_high": [round(1e3 * min(seconds), 1), round(1e3 * max(seconds), 1)],
+                "bytes": written,
+            }
+        one.bar.close()
+        model.logger.close()
+    return found
+
+
+def timed(one: Session) -> list[float]:
+    """Seconds of each save that writes, from now on."""
+    seconds: list[float] = []
+    save = one.saver.save
+
+    def measured() -> Checkpoint:
+        start, before = time.perf_counter(), one.saver.saved
+        saved = save()
+        if saved is not before:
+            seconds.append(time.perf_counter() - start)
+        return saved
+
+    one.saver.save = measured  # type: ignore[method-assign]
+    return seconds
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    low, _, high = statistics.quantiles(values, n=4)
+    return low, high
+
+
+def size(saved: Checkpoint) -> int:
+    """Bytes of a checkpoint without its replay segments."""
+    return sum(digest["size"] for digest in saved.manifest["files"].values())
+
+
+def conditions() -> dict[str, dict[str, Any]]:
+    """What the numbers were measured on and with."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "machine": {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count() or 1},
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "safetensors", "mujoco")}
+        | {"Python": platform.python_version()},
+    }
+
+
+def main(say: Callable[[str], None] = print) -> None:
+    """Measure, say what came out, and write it down."""
+    found: dict[str, Any] = conditions()
+    with tempfile.TemporaryDirectory() as folder:
+        one = found["ppo"] = ppo(Path(folder))
+        say(
+            f"PPO on Slippery Ant: {one['save_ms']} ms and {one['bytes'] / 1e6:.1f} MB a save; saving before each "
+            f"rollout of {one['rollout_seconds']} s adds {one['extra_ms_each_rollout']} ms; a save each "
+            f"{one['minutes_between_saves']:g} minutes, as by default, costs {one['share_lost']:.4%}"
+        )
+        two = found["sac"] = sac(Path(folder))
+        for name in ("new", "all"):
+            numbers = two[name]
+            say(
+                f"SAC with {two['transitions']:,} transitions, {'all' if name == 'all' else NEW} of them new: "
+                f"{numbers['save_ms']:,} ms and {numbers['bytes'] / 1e6:,.1f} MB a save"
+            )
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

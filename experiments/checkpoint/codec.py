@@ -1,0 +1,124 @@
+"""Plain trees to bytes and back, to the last bit and type, without pickle.
+
+A plain tree is made of None, bool, int, float, str, NumPy arrays and numbers, torch tensors, and of lists, tuples,
+sets, deques and dicts of them. Its structure becomes JSON, its arrays safetensors: reading either can run no code.
+Only mappings and tensors may be of subclasses; they come back as dicts and tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+COMPACT = 32  # a list of at least so many floats or integers is kept as an array, which is quicker to read and write
+_SCALARS = (bool, int, float, str, type(None))
+_TENSORS = (
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
+
+
+def encode(tree: Any) -> tuple[bytes, bytes]:
+    """The structure as JSON, and the arrays as safetensors. Raises `TypeError` naming the path of what is not plain."""
+    arrays: Arrays = {}
+    structure = _encode(tree, "", arrays)
+    return json.dumps(structure, separators=(",", ":")).encode(), safetensors.numpy.save(arrays)
+
+
+def decode(structure: bytes, arrays: bytes) -> Any:
+    """The tree that `encode` was given; tensors are on the CPU."""
+    return _decode(json.loads(structure), safetensors.numpy.load(arrays))
+
+
+def _encode(value: Any, path: str, arrays: Arrays) -> Any:
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if isinstance(value, torch.Tensor):
+        return _encode_tensor(value.detach().cpu(), path, arrays)
+    if kind is np.ndarray and _is_number(value.dtype):
+        return {"$array": _keep(value, arrays)}
+    if isinstance(value, np.generic) and _is_number(value.dtype):
+        return {"$number": [value.dtype.str, value.tobytes().hex()]}
+    if isinstance(value, Mapping):
+        if all(type(key) is str and key[:1] != "$" for key in value):
+            return {key: _encode(item, f"{path}.{key}", arrays) for key, item in value.items()}
+        pairs = [
+            [_encode(key, f"{path} (a key)", arrays), _encode(item, f"{path}.{key}", arrays)]
+            for key, item in value.items()
+        ]
+        return {"$dict": pairs}
+    if kind is list:
+        return _encode_items(value, path, arrays)
+    if kind is tuple:
+        return {"$tuple": _encode_items(list(value), path, arrays)}
+    if kind is set:
+        return {"$set": _encode_items(sorted(value, key=repr), path, arrays)}
+    if kind is deque:
+        return {"$deque": _encode_items(list(value), path, arrays), "maxlen": value.maxlen}
+    raise _not_plain(path, f"array of {value.dtype}" if kind is np.ndarray else kind.__name__)
+
+
+def _encode_tensor(tensor: torch.Tensor, path: str, arrays: Arrays) -> Any:
+    if tensor.dtype not in _TENSORS or tensor.layout != torch.strided:
+        raise _not_plain(path, f"tensor of {tensor.dtype}, {tensor.layout}")
+    if tensor.dtype == torch.bfloat16:  # which NumPy has not
+        return {"$bfloat16": _keep(tensor.view(torch.int16).numpy(), arrays)}
+    return {"$tensor": _keep(tensor.numpy(), arrays)}
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
+
+
+def _not_plain(path: str, what: str) -> TypeError:
+    return TypeError(f"{path.removeprefix('.') or 'the tree'}: {what} cannot be kept in a checkpoint")
+
+
+def _encode_items(items: list[Any], path: str, arrays: Arrays) -> Any:
+    if len(items) >= COMPACT:
+        kinds = {type(item) for item in items}
+        if kinds == {float}:
+            return {"$floats": _keep(np.array(items, np.float64), arrays)}
+        if kinds == {int} and min(items) >= -(2**63) and max(items) < 2**63:
+            return {"$ints": _keep(np.array(items, np.int64), arrays)}
+    return [_encode(item, f"{path}[{index}]", arrays) for index, item in enumerate(items)]
+
+
+def _keep(array: NDArray[Any], arrays: Arrays) -> str:
+    name = str(len(arrays))
+    arrays[name] = np.asarray(array, order="C")
+    return name
+
+
+def _decode(value: Any, arrays: Arrays) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), "")
+    if tag not in _READERS:
+        return {key: _decode(item, arrays) for key, item in value.items()}
+    return _READERS[tag](value, arrays)
+
+
+_READERS: dict[str, Callable[[Any, Arrays], Any]] = {
+    "$tensor": lambda value, arrays: torch.from_numpy(arrays[value["$tensor"]].copy()),
+    "$array": lambda value, arrays: arrays[value["$array"]].copy(),
+    "$bfloat16": lambda value, arrays: torch.from_numpy(arrays[value["$bfloat16"]].copy()).view(torch.bfloat16),
+    "$number": lambda value, arrays: np.frombuffer(bytes.fromhex(value["$number"][1]), value["$number"][0])[0],
+    "$floats": lambda value, arrays: arrays[value["$floats"]].tolist(),
+    "$ints": lambda value, arrays: arrays[value["$ints"]].tolist(),
+    "$dict": lambda value, arrays: {_decode(k, arrays): _decode(item, arrays) for k, item in value["$dict"]},
+    "$tuple": lambda value, arrays: tuple(_decode(value["$tuple"], arrays)),
+    "$set": lambda value, arrays: set(_decode(value["$set"], arrays)),
+    "$deque": lambda value, arrays: deque(_decode(value["$deque"], arrays), maxlen=value["maxlen"]),
+}
