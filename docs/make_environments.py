@@ -25,6 +25,7 @@ from envs.grammar import DRIFT, WHAT, WHEN
 from envs.mujoco_targets import MUJOCO, MUJOCO_PARTS
 from envs.perturbations import PERTURBATIONS
 from envs.physics import make_target
+from envs.target import METHODS
 
 DOCS = Path(__file__).parent
 # What the classes of physics, which serve several quantities each, cannot say in their docstrings.
@@ -60,7 +61,14 @@ CLASSIC = {
 def page() -> str:
     """The page as Markdown."""
     text = (DOCS / "parts" / "environments.md").read_text("utf-8")
-    written = {"tasks": _tasks, "schedules": _schedules, "targets": _targets, "example": _example, "cost": _cost}
+    written = {
+        "tasks": _tasks,
+        "schedules": _schedules,
+        "targets": _targets,
+        "methods": _methods,
+        "example": _example,
+        "cost": _cost,
+    }
     for name, write in written.items():
         text = text.replace(f"<!-- {name} -->", write())
     return text
@@ -76,28 +84,33 @@ def _tasks() -> str:
     parts = []
     for title, quick in (("Published protocols and long runs", False), ("Quick ones, for tests and first looks", True)):
         rows = [
-            (f"`{id}`", *_schedule(row), _random(data["random"].get(id)), _trained(data, row), _says(row))
+            (f"`{id}`", *_schedule(row), _random(data["random"].get(id)), _trained(data, id), _says(row))
             for id, row in TASKS.items()
             if row.quick is quick
         ]
         parts += [f"### {title}", table(head, rows)]
     versions = ", ".join(f"{name} {number}" for name, number in data["versions"].items())
-    budgets = [
-        f"* `{_plain(base)}`: {numbers['algorithm']}, {numbers['steps']:,} steps, copies={numbers['copies']}, "
-        + ", ".join(f"{key}={value}" for key, value in numbers["settings"].items())
-        for base, numbers in data["trained"].items()
-    ]
+    budgets: dict[str, list[str]] = {}  # by budget, the worlds that got it
+    for world, numbers in data["trained"].items():
+        budgets.setdefault(_budget(numbers), []).append(f"`{world}`")
+    episodes = data["episodes"]
+    robots = " or ".join(sorted({f"{one['steps']:,}" for name, one in data["trained"].items() if _is_robot(name)}))
     note = (
-        f"*Random* is the mean return of random actions over {data['episodes']} episodes in each of the first "
-        f"{data['regimes']} regimes; in brackets the lowest and the highest mean of a regime. *Trained* is the mean "
-        f"return (± standard deviation over {data['tests']} episodes) of one agent of Stable-Baselines3, one seed, "
-        "trained and tested in the first regime, frozen: what a small budget reaches before anything changes, with "
-        "settings picked by hand (a solved LunarLander has 200, and takes longer). Most first regimes are the plain "
-        "environment, so tasks share agents. A dash: not measured, since the "
-        "robots would take hours. `python benchmarks/environment_returns.py` measured both, with these budgets "
-        f"({versions}):"
+        f"*Random* is the mean return of random actions in the first {data['regimes']} regimes, in each over "
+        f"{episodes['fewest']} episodes or more, until they have {episodes['steps']:,} steps or are "
+        f"{episodes['most']}; in brackets the lowest and the highest mean of a regime. All regimes get the same "
+        "starts and the same actions, so that the brackets show the world rather than the draw; where both ends are"
+        " equal, random actions do not feel the change. *Trained* is the mean return (± standard deviation over "
+        f"{data['tests']} episodes) of one agent of Stable-Baselines3, one seed, trained and tested in the first "
+        "regime, frozen: what a small budget reaches before anything changes, with settings picked by hand (a "
+        f"solved LunarLander has 200, and takes longer). The robots' is after {robots} steps of PPO: a short "
+        "training, not a benchmark, for which they take millions (an Ant that stands still has about 1,000, since "
+        "each step that it has not fallen pays 1). Most first regimes are the plain environment, so tasks share "
+        "agents; where the first is drawn, a task has one of its own. `python benchmarks/environment_returns.py` "
+        f"measured both, with these budgets ({versions}):"
     )
-    return "\n\n".join(["## Tasks", *parts, note, "\n".join(budgets)])
+    lines = "\n".join(f"* {', '.join(worlds)}: {budget}" for budget, worlds in budgets.items())
+    return "\n\n".join(["## Tasks", *parts, note, lines])
 
 
 def _schedule(row: TaskRow) -> tuple[str, str]:
@@ -130,9 +143,22 @@ def _random(numbers: Mapping[str, Any] | None) -> str:
     return f"{_short(numbers['mean'])} ({_short(min(means))} to {_short(max(means))})"
 
 
-def _trained(data: Mapping[str, Any], row: TaskRow) -> str:
-    numbers = data["trained"].get(row.base)
-    return "—" if numbers is None else f"{_short(numbers['mean'])} ± {_short(numbers['deviation'])}"
+def _trained(data: Mapping[str, Any], id: str) -> str:
+    for numbers in data["trained"].values():
+        if id in numbers["tasks"]:
+            return f"{_short(numbers['mean'])} ± {_short(numbers['deviation'])}"
+    return "—"
+
+
+def _budget(numbers: Mapping[str, Any]) -> str:
+    settings = [f"{key}={value}" for key, value in numbers["settings"].items()]
+    settings += ["observations and rewards normalised"] * numbers["normalized"]
+    return f"{numbers['algorithm']}, {numbers['steps']:,} steps, copies={numbers['copies']}, {', '.join(settings)}"
+
+
+def _is_robot(world: str) -> bool:
+    base = TASKS[world].base if world in TASKS else world
+    return base in gym.registry and "mujoco" in str(gym.spec(base).entry_point)
 
 
 def _short(value: float) -> str:
@@ -209,6 +235,20 @@ def _range(target: Any) -> str:
     if low is None and high is None:
         return "any"
     return f"{low:g} to {high:g}" if high is not None else f"from {low:g}"
+
+
+def _methods() -> str:
+    does = {
+        "check": "raises `ValueError` on a value it cannot take",
+        "reading": "what infos say of a vector, a float; else its Euclidean norm",
+        "begin": "is called at each reset, before the environment's own",
+        "action": "returns what the environment gets; t: the clock before the step",
+        "observation": "returns what the agent sees; t: the clock after the step, or at the reset",
+        "observation_space": "returns the space of those observations",
+        "reward": "returns what the agent is paid",
+    }
+    rows = [(f"`{name}({', '.join(('self', *METHODS[name]))})`", text) for name, text in does.items()]
+    return table(("method", "what it does"), rows)
 
 
 def _example() -> str:

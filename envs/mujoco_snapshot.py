@@ -111,7 +111,7 @@ def _numbers(model: Any) -> dict[str, float | int | NDArray[Any]]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(one, other, equal_nan=True))
+    return (type(one) in (int, float) and one == other) or bool(np.array_equal(one, other, equal_nan=True))
 
 
 def _fit(owner: Any, arrays: Mapping[str, NDArray[Any]]) -> bool:

@@ -90,7 +90,11 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             _disable_deepcopy=True,  # a user's target may hold what cannot be copied
         )
         gym.Wrapper.__init__(self, env)
-        _refuse_nesting(env)
+        if inner := [layer for layer in layers_of(env) if isinstance(layer, NonStationary)]:
+            raise ValueError(
+                "this environment is non-stationary already, and two clocks would drift apart: "
+                f"give all changes to one NonStationary (it changes {', '.join(inner[0].schedules)})"
+            )
         self._boundary = choose("'boundary'", boundary, BOUNDARIES)
         self._context = choose("'context'", context, CONTEXTS)
         self._stride = parse_count("stride", stride, minimum=1)
@@ -289,12 +293,3 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         env = self._nominal(lambda env: copy.deepcopy(env, memo))
         twin._revive(copy.deepcopy(self._state(), memo), env, copy.deepcopy(snapshot.save(self.env), memo))
         return twin
-
-
-def _refuse_nesting(env: gym.Env[Any, Any]) -> None:
-    for layer in layers_of(env):
-        if isinstance(layer, NonStationary):
-            raise ValueError(
-                "this environment is non-stationary already, and two clocks would drift apart: "
-                f"give all changes to one NonStationary (it changes {', '.join(layer.schedules)})"
-            )

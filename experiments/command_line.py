@@ -35,6 +35,7 @@ EXAMPLES = (
         """env.changes='[{target: gravity, when: "every:5e4", to: "uniform:0.5,1.5"}]'""",
         "any Gymnasium environment, made non-stationary",
     ),
+    ("python train.py env=gym env.id=my_module:MyEnv-v0", "one of your own: importing my_module registers it"),
     (
         "python train.py logging.probe_every=10 logging.landscape=true logging.histograms=true",
         "measure plasticity more closely: logging.* never changes what is learned",

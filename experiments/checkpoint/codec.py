@@ -3,12 +3,16 @@
 A plain tree is made of None, bool, int, float, str, NumPy arrays and numbers, torch tensors, and of lists, tuples,
 sets, deques and dicts of them. Its structure becomes JSON, its arrays safetensors: reading either can run no code.
 Only mappings and tensors may be of subclasses; they come back as dicts and tensors.
+
+All arrays of one type lie in one row, since a thousand small ones (a simulator's) would take longer to name than to
+write; the structure says where each begins.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
+import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +21,8 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]  # type -> all of it, one after another
+Place = list[Any]  # type, where it begins, and shape
 COMPACT = 32  # a list of at least so many floats or integers is kept as an array, which is quicker to read and write
 _SCALARS = (bool, int, float, str, type(None))
 _TENSORS = (
@@ -26,11 +31,29 @@ _TENSORS = (
 )
 
 
+class _Kept:
+    """The arrays of a tree that is being encoded."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        self._sizes: dict[str, int] = defaultdict(int)
+
+    def add(self, array: NDArray[Any]) -> Place:
+        kind = array.dtype.str
+        place = [kind, self._sizes[kind], *array.shape]
+        self._flat[kind].append(array.ravel())
+        self._sizes[kind] += array.size
+        return place
+
+    def rows(self) -> Arrays:
+        return {kind: np.concatenate(flat) for kind, flat in self._flat.items()}
+
+
 def encode(tree: Any) -> tuple[bytes, bytes]:
     """The structure as JSON, and the arrays as safetensors. Raises `TypeError` naming the path of what is not plain."""
-    arrays: Arrays = {}
+    arrays = _Kept()
     structure = _encode(tree, "", arrays)
-    return json.dumps(structure, separators=(",", ":")).encode(), safetensors.numpy.save(arrays)
+    return json.dumps(structure, separators=(",", ":")).encode(), safetensors.numpy.save(dict(arrays.rows()))
 
 
 def decode(structure: bytes, arrays: bytes) -> Any:
@@ -38,17 +61,17 @@ def decode(structure: bytes, arrays: bytes) -> Any:
     return _decode(json.loads(structure), safetensors.numpy.load(arrays))
 
 
-def _encode(value: Any, path: str, arrays: Arrays) -> Any:
+def _encode(value: Any, path: str, arrays: _Kept) -> Any:
     kind = type(value)
     if kind in _SCALARS:
         return value
+    if kind is np.ndarray and _is_number(value.dtype):
+        return {"$array": arrays.add(value)}
     if isinstance(value, torch.Tensor):
         return _encode_tensor(value.detach().cpu(), path, arrays)
-    if kind is np.ndarray and _is_number(value.dtype):
-        return {"$array": _keep(value, arrays)}
     if isinstance(value, np.generic) and _is_number(value.dtype):
         return {"$number": [value.dtype.str, value.tobytes().hex()]}
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):  # the latter takes a while
         if all(type(key) is str and key[:1] != "$" for key in value):
             return {key: _encode(item, f"{path}.{key}", arrays) for key, item in value.items()}
         pairs = [
@@ -67,12 +90,12 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
     raise _not_plain(path, f"array of {value.dtype}" if kind is np.ndarray else kind.__name__)
 
 
-def _encode_tensor(tensor: torch.Tensor, path: str, arrays: Arrays) -> Any:
+def _encode_tensor(tensor: torch.Tensor, path: str, arrays: _Kept) -> Any:
     if tensor.dtype not in _TENSORS or tensor.layout != torch.strided:
         raise _not_plain(path, f"tensor of {tensor.dtype}, {tensor.layout}")
     if tensor.dtype == torch.bfloat16:  # which NumPy has not
-        return {"$bfloat16": _keep(tensor.view(torch.int16).numpy(), arrays)}
-    return {"$tensor": _keep(tensor.numpy(), arrays)}
+        return {"$bfloat16": arrays.add(tensor.view(torch.int16).numpy())}
+    return {"$tensor": arrays.add(tensor.numpy())}
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
@@ -83,20 +106,19 @@ def _not_plain(path: str, what: str) -> TypeError:
     return TypeError(f"{path.removeprefix('.') or 'the tree'}: {what} cannot be kept in a checkpoint")
 
 
-def _encode_items(items: list[Any], path: str, arrays: Arrays) -> Any:
+def _encode_items(items: list[Any], path: str, arrays: _Kept) -> Any:
     if len(items) >= COMPACT:
         kinds = {type(item) for item in items}
         if kinds == {float}:
-            return {"$floats": _keep(np.array(items, np.float64), arrays)}
+            return {"$floats": arrays.add(np.array(items, np.float64))}
         if kinds == {int} and min(items) >= -(2**63) and max(items) < 2**63:
-            return {"$ints": _keep(np.array(items, np.int64), arrays)}
+            return {"$ints": arrays.add(np.array(items, np.int64))}
     return [_encode(item, f"{path}[{index}]", arrays) for index, item in enumerate(items)]
 
 
-def _keep(array: NDArray[Any], arrays: Arrays) -> str:
-    name = str(len(arrays))
-    arrays[name] = np.asarray(array, order="C")
-    return name
+def _at(place: Place, arrays: Arrays) -> NDArray[Any]:
+    kind, start, *shape = place
+    return arrays[kind][start : start + math.prod(shape)].reshape(shape).copy()
 
 
 def _decode(value: Any, arrays: Arrays) -> Any:
@@ -111,12 +133,12 @@ def _decode(value: Any, arrays: Arrays) -> Any:
 
 
 _READERS: dict[str, Callable[[Any, Arrays], Any]] = {
-    "$tensor": lambda value, arrays: torch.from_numpy(arrays[value["$tensor"]].copy()),
-    "$array": lambda value, arrays: arrays[value["$array"]].copy(),
-    "$bfloat16": lambda value, arrays: torch.from_numpy(arrays[value["$bfloat16"]].copy()).view(torch.bfloat16),
+    "$tensor": lambda value, arrays: torch.from_numpy(_at(value["$tensor"], arrays)),
+    "$array": lambda value, arrays: _at(value["$array"], arrays),
+    "$bfloat16": lambda value, arrays: torch.from_numpy(_at(value["$bfloat16"], arrays)).view(torch.bfloat16),
     "$number": lambda value, arrays: np.frombuffer(bytes.fromhex(value["$number"][1]), value["$number"][0])[0],
-    "$floats": lambda value, arrays: arrays[value["$floats"]].tolist(),
-    "$ints": lambda value, arrays: arrays[value["$ints"]].tolist(),
+    "$floats": lambda value, arrays: _at(value["$floats"], arrays).tolist(),
+    "$ints": lambda value, arrays: _at(value["$ints"], arrays).tolist(),
     "$dict": lambda value, arrays: {_decode(k, arrays): _decode(item, arrays) for k, item in value["$dict"]},
     "$tuple": lambda value, arrays: tuple(_decode(value["$tuple"], arrays)),
     "$set": lambda value, arrays: set(_decode(value["$set"], arrays)),

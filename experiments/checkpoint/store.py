@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Checkpoint:
         return int(self.manifest["step"])
 
     def read(self) -> Any:
-        """The tree it holds; raises `NoCheckpoint` where its files are what the manifest says and still none of ours."""
+        """The tree it holds; raises `NoCheckpoint` where the files are what the manifest says, and none of ours."""
         try:
             return decode((self.path / STRUCTURE).read_bytes(), (self.path / ARRAYS).read_bytes())
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -86,6 +87,7 @@ class Store:
         write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
         if reason := self._fault(Checkpoint(unfinished, manifest), segments=False):
             raise OSError(f"what was written reads back wrong: {reason}")
+        _sync(unfinished)
         if target.exists():  # the same step once more
             self._remove(target)
         unfinished.rename(target)
@@ -138,6 +140,8 @@ class Store:
                     "resume with the version that wrote it, or a newer one"
                 )
             checkpoint = Checkpoint(path, manifest)
+            if checkpoint.step != int(path.name):
+                return Rejected(path, f"{MANIFEST} says that it is of step {checkpoint.step:,}")
             fault = self._fault(checkpoint)
         except (OSError, ValueError, KeyError, TypeError) as error:
             return Rejected(path, f"{MANIFEST} cannot be read: {type(error).__name__}: {error}")
@@ -159,7 +163,8 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
         needed = set()
         for path in complete[-self.keep :]:
-            needed |= set(json.loads((path / MANIFEST).read_text("utf-8"))["segments"])
+            with suppress(OSError, ValueError, KeyError, TypeError):  # one that was damaged since has no use for any
+                needed |= set(json.loads((path / MANIFEST).read_text("utf-8"))["segments"])
         for path in (self.folder / SEGMENTS).glob("*"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)

@@ -34,9 +34,10 @@ class Killed(BaseException):
 
 
 class Ended:
-    """A run after its end. tree: its last checkpoint; buffer: the replay or the last rollout buffer; tables: what its files hold.
+    """A run after its end.
 
-    said: numbers that stand in messages or in the result.
+    tree: its last checkpoint; buffer: the replay buffer, or the last rollout; tables: what its files hold; said:
+    numbers that stand in messages or in the result.
     """
 
     def __init__(self, session: Session, folder: Path):

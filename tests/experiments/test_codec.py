@@ -105,13 +105,13 @@ def returned(tree: Any) -> Any:
 
 
 @given(trees)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_tree_comes_back_as_it_was(tree: Any) -> None:
     assert same(returned(tree), tree)
 
 
 @given(trees)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_tree_is_written_as_json_and_safetensors(tree: Any) -> None:
     structure, arrays = encode(tree)
     json.loads(structure)

@@ -150,6 +150,17 @@ def without_buffers(training: Training, state: Any) -> Any:
     return {key: fresh[key] if key.startswith("plasticity.") else value for key, value in state.items()}
 
 
+QUICK = ("returns of normalization", "counts of units in the optimizer")  # and all that are pieces as a whole
+
+
+def quick_first(cases: dict[str, tuple[str, Change | None]]) -> list[Any]:
+    """Their names; the others are slow."""
+    return [
+        name if change is None or name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name, (_, change) in cases.items()
+    ]
+
+
 PARTS = ("clock", "monitor", "recorder", "guard", "gradients", "losses", "evaluation")
 ON = {
     **{name: (name, None) for name in PIECES if name not in ("entropy", "replay", "observations")},
@@ -164,7 +175,7 @@ ON = {
     "buffers of methods": ("policy", without_buffers),
 }
 OFF = {
-    **{name: (name, None) for name in ("entropy", "replay", "observations", "environments", "generators")},
+    **{name: (name, None) for name in ("entropy", "replay", "observations")},
     "_episode_num of counters": ("counters", kept("counters", "_episode_num")),
     "_last_original_obs": ("observations", kept("observations", "_last_original_obs")),
     "moments of normalization": ("normalization", kept("normalization", "moments")),
@@ -175,7 +186,7 @@ OFF = {
 }
 
 
-@pytest.mark.parametrize("dropped", ON)
+@pytest.mark.parametrize("dropped", quick_first(ON))
 def test_with_ppo(dropped: str, on_policy: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     piece, change = ON[dropped]
     if piece == "generators":  # workers have streams of their own, which come back with their environments
@@ -184,11 +195,9 @@ def test_with_ppo(dropped: str, on_policy: Case, tmp_path: Path, monkeypatch: py
     assert list(differences(on_policy.expected.visible(), found))
 
 
-@pytest.mark.parametrize("dropped", OFF)
+@pytest.mark.parametrize("dropped", quick_first(OFF))
 def test_with_sac(dropped: str, off_policy: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     piece, change = OFF[dropped]
-    if piece == "generators":
-        monkeypatch.setattr("envs.checkpointable._set_streams", lambda streams: None)
     found = without(off_policy, tmp_path, monkeypatch, piece, change)
     assert list(differences(off_policy.expected.visible(), found))
 
@@ -201,6 +210,7 @@ class Apart(DummyVecEnv):
         self.action_space = copy.deepcopy(self.action_space)
 
 
+@pytest.mark.slow
 def test_the_stream_of_random_actions(patched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SAC draws its first actions from it."""
     monkeypatch.setattr("experiments.environment.DummyVecEnv", Apart)
@@ -209,6 +219,7 @@ def test_the_stream_of_random_actions(patched: None, tmp_path: Path, monkeypatch
     assert list(differences(early.expected.visible(), found))
 
 
+@pytest.mark.slow
 def test_where_episodes_start(patched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PPO reads this of later steps only, yet puts the first into its rollout too, where recurrent policies read it."""
     setup, longer = PPO.and_("total_steps=96"), PPO.and_("total_steps=128")

@@ -67,18 +67,22 @@ NORMALIZED = ("env.normalize_observations=true", "env.normalize_rewards=true")
 PENDULUM = ("env=ns_pendulum", "agent.gae_lambda=0.9")
 ANT = ("env=slippery_ant", "env.n_envs=1", "env.kwargs.period=40", "agent.n_steps=32")
 SCENARIOS = {
-    "injected before the checkpoint": ppo(plasticity_injection={"period": 3}),
-    "log_std and its reset": ppo(*PENDULUM, reset={"period": 3, "log_std": True}),
     "gSDE": ppo(*PENDULUM, "agent.use_sde=true", "agent.sde_sample_freq=5", cbp=CBP),
-    "gSDE in SAC": sac("agent.use_sde=true", cbp=CBP),
     "normalized": ppo(*NORMALIZED, cbp=CBP),
     "normalized in SAC": sac(*NORMALIZED, "env.n_envs=2", "total_steps=80", saved=40, at=52, cbp=CBP),
     "evaluation": ppo("evaluation.episodes=1", "evaluation.every=48", cbp=CBP),
     "at changes": ppo(**CHANGE),
-    "a change that waits for the episode's end": ppo("env.kwargs.period=63", **CHANGE),
-    "truncated at changes": ppo("env.boundary=truncate", "env.context=obs", "env.kwargs.period=60"),
     "sequence of tasks": ppo("env=frozen_lake_sequence", "env.kwargs.period=40", cbp=CBP),
     "Slippery Ant": Scenario(PPO.and_(*ANT, cbp=CBP)),
+    "from the start": Scenario(PPO.and_(cbp=CBP), saved=0, at=32),
+}
+SLOW = {
+    "injected before the checkpoint": ppo(plasticity_injection={"period": 3}),
+    "gSDE in SAC": sac("agent.use_sde=true", cbp=CBP),
+    "after SAC's buffer is full": sac(saved=50, at=55, cbp=CBP),
+    "log_std and its reset": ppo(*PENDULUM, reset={"period": 3, "log_std": True}),
+    "a change that waits for the episode's end": ppo("env.kwargs.period=63", **CHANGE),
+    "truncated at changes": ppo("env.boundary=truncate", "env.context=obs", "env.kwargs.period=60"),
     "schedule of one's own": ppo(
         "env=gym",
         "env.id=CartPole-v1",
@@ -86,12 +90,8 @@ SCENARIOS = {
         'env.changes=[{target: gravity, when: "every:30", to: "uniform:0.5,1.5"}]',
     ),
     "before SAC learns": sac(saved=8, at=12, cbp=CBP),
-    "after SAC's buffer is full": sac(saved=50, at=55, cbp=CBP),
     "SAC with a step for each of four": sac("agent.train_freq=4", "agent.gradient_steps=-1", at=44),
     "one's own optimizer settings": ppo("agent.weight_decay=0.01", "agent.decoupled=true", "agent.ent_coef=0.01"),
-    "from the start": Scenario(PPO.and_(cbp=CBP), saved=0, at=32),
-}
-SLOW = {
     "Slippery Ant with SAC": sac(*ANT[:3], *NORMALIZED, "agent.buffer_size=100", cbp=CBP),
     "workers": ppo("env.vector=subproc", cbp=CBP),
     "fresh agents": ppo("evaluation.episodes=1", "evaluation.fresh=true"),
@@ -110,18 +110,24 @@ def assert_exact(scenario: Scenario, folder: Path) -> Ended:
     return expected
 
 
-@pytest.mark.parametrize("method", ["none", *METHODS])
+def methods(*quick: str) -> list[Any]:
+    """Every method; the others are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in ["none", *METHODS]]
+
+
+# those whose state changes while they train; of the others a checkpoint has nothing to say
+CHANGING = (
+    *("cbp", "redo", "shrink_and_perturb", "upgd", "hare_tortoise", "plasticity_injection", "churn", "grama"),
+    *("self_normalised_resets", "reset", "magnitude_pruning", "rigl", "neuroplastic_expansion"),
+)
+
+
+@pytest.mark.parametrize("method", methods("none", *CHANGING))
 def test_every_method_with_ppo(method: str, tmp_path: Path) -> None:
     assert_exact(ppo(**({} if method == "none" else {method: SETTINGS[method]})), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        name if name in ("cbp", "plasticity_injection", "rigl") else pytest.param(name, marks=pytest.mark.slow)
-        for name in ["none", *METHODS]
-    ],
-)
+@pytest.mark.parametrize("method", methods("cbp"))
 def test_every_method_with_sac(method: str, tmp_path: Path) -> None:
     assert_exact(sac(**({} if method == "none" else {method: SETTINGS[method]})), tmp_path)
 
@@ -142,6 +148,7 @@ def test_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert ended.tables["events"]["histograms"]
 
 
+@pytest.mark.slow
 def test_what_is_being_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe batch is half collected at the checkpoint."""
     patch_measurements(monkeypatch, probe_size=80)
@@ -149,6 +156,7 @@ def test_what_is_being_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert ended.tables["progress"][-1]["plasticity/pi/churn"] != ""
 
 
+@pytest.mark.slow
 def test_what_is_measured_with_sac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch_measurements(monkeypatch, probe_size=20)
     ended = assert_exact(sac("logging.probe_every=2", *NORMALIZED, "env.n_envs=2", cbp=CBP), tmp_path)
