@@ -53,8 +53,8 @@ class Learner:
     normalized: bool = False
 
 
-# For all robots a short training of 32 rollouts, by the settings of `train.py env=slippery_ant` but for a smaller
-# network and larger minibatches. Actions begin mildly: a robot that flails falls over, and learns to fall sooner.
+# For all robots a short training of 32 rollouts; rollouts, discounts and log_std_init are those of `train.py
+# env=slippery_ant`. Actions begin mildly: a robot that flails falls over, and learns to fall sooner.
 ROBOT = Learner(
     PPO,
     65_536,

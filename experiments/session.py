@@ -187,12 +187,12 @@ def _flush(model: BaseAlgorithm) -> None:
 def _explained(error: Exception, where: str) -> errors.RunError:
     """The failure in one sentence, with the exit code of its kind."""
     if isinstance(error, errors.EnvironmentFailure):
-        return errors.EnvironmentFailure(f"{error} ({where})")
+        return errors.EnvironmentFailure(f"{error}, {where}")
     if isinstance(error, errors.RunError):
         return error
     sentence = textwrap.shorten(f"{type(error).__name__}: {error}", 240)
     if isinstance(error, FloatingPointError):
-        return errors.NumericFailure(f"{error} ({where})")
+        return errors.NumericFailure(f"{error}, {where}")
     if "to satisfy the constraint" in str(error):  # what torch's distributions say to NaN and infinity
         return errors.NumericFailure(f"numbers are no longer finite {where}: {sentence}")
     return errors.RunError(f"training failed {where}: {sentence}")

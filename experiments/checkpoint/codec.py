@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]  # type -> all of it, one after another
 Place = list[Any]  # type, where it begins, and shape
 COMPACT = 32  # a list of at least so many floats or integers is kept as an array, which is quicker to read and write
-_SCALARS = (bool, int, float, str, type(None))
+_SCALARS = frozenset((bool, int, float, str, type(None)))
+_TAGGED = re.compile(r"\$").match  # a key that would be read as one of ours
 _TENSORS = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -72,8 +74,11 @@ def _encode(value: Any, path: str, arrays: _Kept) -> Any:
     if isinstance(value, np.generic) and _is_number(value.dtype):
         return {"$number": [value.dtype.str, value.tobytes().hex()]}
     if kind is dict or isinstance(value, Mapping):  # the latter takes a while
-        if all(type(key) is str and key[:1] != "$" for key in value):
-            return {key: _encode(item, f"{path}.{key}", arrays) for key, item in value.items()}
+        if set(map(type, value)) <= {str} and not any(map(_TAGGED, value)):
+            return {
+                key: item if type(item) in _SCALARS else _encode(item, f"{path}.{key}", arrays)
+                for key, item in value.items()
+            }
         pairs = [
             [_encode(key, f"{path} (a key)", arrays), _encode(item, f"{path}.{key}", arrays)]
             for key, item in value.items()
@@ -113,7 +118,10 @@ def _encode_items(items: list[Any], path: str, arrays: _Kept) -> Any:
             return {"$floats": arrays.add(np.array(items, np.float64))}
         if kinds == {int} and min(items) >= -(2**63) and max(items) < 2**63:
             return {"$ints": arrays.add(np.array(items, np.int64))}
-    return [_encode(item, f"{path}[{index}]", arrays) for index, item in enumerate(items)]
+    return [
+        item if type(item) in _SCALARS else _encode(item, f"{path}[{index}]", arrays)
+        for index, item in enumerate(items)
+    ]
 
 
 def _at(place: Place, arrays: Arrays) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.finite import optimizers
 from experiments.checkpoint.replay import Segments
+from experiments.errors import NoCheckpoint
 from experiments.logs import RunLogger
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates")
@@ -60,9 +61,18 @@ def take(training: Training) -> dict[str, Any]:
 
 
 def put(training: Training, tree: Mapping[str, Any]) -> None:
-    """Put all pieces back, in their order: random streams come last, since building and loading draws from them."""
+    """Put all pieces back, in their order: random streams come last, since building and loading draws from them.
+
+    Raises `NoCheckpoint` where a piece is not as this version takes it.
+    """
     for name, piece in PIECES.items():
-        piece.put(training, tree[name])
+        try:
+            piece.put(training, tree[name])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise NoCheckpoint(
+                f'"{name}" of the checkpoint does not fit this run: {type(error).__name__}: {error}; it was written by '
+                "another version of Pliant: go on with that one, or begin anew with run.overwrite=true"
+            ) from error
 
 
 def _take_policy(training: Training) -> Any:

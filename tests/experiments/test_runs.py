@@ -29,6 +29,8 @@ from experiments import summary
 from experiments.command_line import main
 from tests.experiments.conftest import ROOT, Outcome, run_train
 
+pytestmark = pytest.mark.xdist_group("test_runs")  # its runs are made once and looked at by many tests
+
 PPO_WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "env.kwargs.period=500", "total_steps=1100", "seed=3"),
     *("agent.n_steps=128", "agent.batch_size=64", "agent.net_arch=[16,16]", "agent.n_epochs=4"),
@@ -262,7 +264,7 @@ def test_a_failing_environment_is_one_line_and_exit_4(command: Callable[..., Out
         del gym.registry["Failing-v0"]
     assert outcome.code == 4
     error, resume = outcome.errors
-    assert error.startswith("error: sub-environment 0 raised ZeroDivisionError: the world ended (after 29 steps")
+    assert error.startswith("error: sub-environment 0 raised ZeroDivisionError: the world ended, after 29 steps")
     assert resume.startswith("resume with: python train.py env=gym env.id=Failing-v0 ")
     assert resume.endswith("  # from step 0")
     assert "Traceback" in (tmp_path / "x" / files.ERROR_LOG).read_text()

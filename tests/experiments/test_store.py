@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from experiments.checkpoint.pieces import put
 from experiments.checkpoint.replay import Segments
 from experiments.checkpoint.store import Checkpoint, Rejected, Store
 from experiments.errors import NO_CHECKPOINT, NoCheckpoint
@@ -389,3 +390,11 @@ def test_a_flipped_bit_in_a_segment_is_named(tmp_path: Path) -> None:
     assert newest is not None
     assert newest.step == 3
     assert rejected.reason.startswith("000000000003-000000000006.safetensors has SHA-256")
+
+
+def test_a_tree_of_another_version_is_refused_by_name() -> None:
+    training: Any = None
+    with pytest.raises(
+        NoCheckpoint, match=r'"policy" of the checkpoint does not fit this run: KeyError: .*overwrite=true'
+    ):
+        put(training, {})

@@ -122,7 +122,7 @@ def test_an_environment_raises(program: Program) -> None:
     assert not [process for process in alive(list(left)) if not _helps(process)]
     assert outcome.code == 4
     first, again = outcome.errors
-    assert first.startswith("error: sub-environment 1 raised ZeroDivisionError: the world has no floor (after 298 ")
+    assert first.startswith("error: sub-environment 1 raised ZeroDivisionError: the world has no floor, after 298 ")
     assert again.endswith("  # from step 256")
     log = (program.folder / "error.log").read_text()
     assert 'raise ZeroDivisionError("the world has\\nno floor")' in log
