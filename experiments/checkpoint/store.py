@@ -3,7 +3,8 @@
 A checkpoint is a folder `<run>/checkpoints/<step, twelve digits>` of
 
 * `state.json` and `state.safetensors`: the plain tree (see codec.py);
-* `manifest.json`: the format's number, the step, what it was made with, and each file's size and SHA-256.
+* `manifest.json`: the format's number, the step, what it was made with, and each file's size and SHA-256,
+  and its own.
 
 A replay buffer lies beside them in segments that several checkpoints share (see replay.py), their checksums in each
 manifest. What is being written has a name that starts with a dot until it is complete and on the disk.
@@ -83,7 +84,7 @@ class Store:
         unfinished.mkdir(parents=True)
         contents = {STRUCTURE: structure, ARRAYS: arrays}
         digests = {name: write_file(unfinished / name, content) for name, content in contents.items()}
-        manifest = {"format": FORMAT, "step": step, **facts, "files": digests, "segments": dict(segments or {})}
+        manifest = sealed({"format": FORMAT, "step": step, **facts, "files": digests, "segments": dict(segments or {})})
         write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
         if reason := self._fault(Checkpoint(unfinished, manifest), segments=False):
             raise OSError(f"what was written reads back wrong: {reason}")
@@ -134,6 +135,8 @@ class Store:
     def _verified(self, path: Path) -> Checkpoint | Rejected:
         try:
             manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+            if manifest != sealed(manifest):
+                return Rejected(path, f"{MANIFEST} does not agree with its own SHA-256")
             if manifest["format"] > FORMAT:
                 raise NoCheckpoint(
                     f"{path} has format {manifest['format']} and this version of Pliant reads up to {FORMAT}: "
@@ -175,6 +178,12 @@ class Store:
         shutil.rmtree(doomed, ignore_errors=True)
         path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the checksum of all else that it says."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def write_file(path: Path, content: bytes) -> Digest:

@@ -95,7 +95,7 @@ def test_a_flipped_bit_is_found_and_named(name: str, place: int, tmp_path: Path)
 
 
 def test_no_flipped_bit_of_a_manifest_changes_what_is_read(tmp_path: Path) -> None:
-    """Whichever it is, the checkpoint is refused or its state and step are the same."""
+    """Whichever it is, the checkpoint is refused, or says the same (a space may become a tab)."""
     store = Store(tmp_path)
     (checkpoint,) = write(store, 4)
     path = checkpoint.path / "manifest.json"
@@ -105,14 +105,11 @@ def test_no_flipped_bit_of_a_manifest_changes_what_is_read(tmp_path: Path) -> No
             content = bytearray(whole)
             content[place] ^= 1 << bit
             path.write_bytes(content)
-            try:
-                newest, rejected = store.newest()
-            except NoCheckpoint:
-                continue
+            newest, rejected = store.newest()
             if newest is None:
                 assert len(rejected) == 1
             else:
-                assert newest.step == 4
+                assert newest.manifest == checkpoint.manifest
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from experiments.checkpoint.store import sealed
 from tests.reliability.conftest import Shared
 from tests.reliability.program import Program, steps
 from tests.reliability.words import CARTPOLE, PPO, ROLLOUT, TOTAL
@@ -150,7 +151,7 @@ def test_poison_in_a_run_folder(stopped: Shared, program: Program) -> None:
         poison(newest / name)
         content = (newest / name).read_bytes()
         manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (newest / "manifest.json").write_text(json.dumps(manifest))
+    (newest / "manifest.json").write_text(json.dumps(sealed(manifest)))
     program.did("pickles that run code in place of the files, with checksums that agree")
     outcome = program.main(*CARTPOLE, f"total_steps={TOTAL}")
     assert outcome.code == 5

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.checkpoint.store import sealed
 from tests.reliability.compare import assert_equal_runs, contents, newest
 from tests.reliability.conftest import Shared
 from tests.reliability.program import Outcome, Program, steps
@@ -197,7 +198,7 @@ def edit_manifests(program: Program, folder: Path, edit: Edit) -> None:
         path = checkpoint(folder, step) / "manifest.json"
         manifest = json.loads(path.read_text())
         edit(manifest)
-        path.write_text(json.dumps(manifest))
+        path.write_text(json.dumps(sealed(manifest)))
 
 
 @pytest.mark.case(
