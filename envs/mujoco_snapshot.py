@@ -24,8 +24,9 @@ class _Built:
     def __init__(self, model: Any) -> None:
         self.model = model  # held, so that its id stays its own
         self.names = _array_names(model)
-        self.bytes = [getattr(model, name).tobytes() for name in self.names]
-        self.numbers = _numbers(model)
+        self.views = [getattr(model, name) for name in self.names]  # a model's arrays stay where they are
+        self.bytes = [view.tobytes() for view in self.views]
+        self.numbers = {name: _number(model, name) for name in _number_names(model)}
         # In data that has never been forward, all arrays that grow with the contacts are empty.
         data = mujoco.MjData(model)
         self.of_data = [name for name in _array_names(data) if getattr(data, name).size]
@@ -55,18 +56,18 @@ class Models:
 
     def _save_model(self, model: Any) -> dict[str, Any]:
         built, arrays = self._of(model), {}
-        for name, before in zip(built.names, built.bytes, strict=True):
-            if (array := getattr(model, name)).tobytes() != before:
-                arrays[name] = array.copy()
-        numbers = {name: value for name, value in _numbers(model).items() if not _equal(value, built.numbers[name])}
+        for name, view, before in zip(built.names, built.views, built.bytes, strict=True):
+            if view.tobytes() != before:
+                arrays[name] = view.copy()
+        now = {name: _number(model, name) for name in built.numbers}
+        numbers = {name: value for name, value in now.items() if not _equal(value, built.numbers[name])}
         return {"arrays": arrays, "numbers": numbers}
 
     def _load_model(self, model: Any, state: Mapping[str, Any]) -> bool:
         built = self._of(model)
         if not _fit(model, state["arrays"]):
             return False
-        for name, before in zip(built.names, built.bytes, strict=True):
-            array = getattr(model, name)
+        for name, array, before in zip(built.names, built.views, built.bytes, strict=True):
             value = state["arrays"].get(name)
             bytes_ = before if value is None else value.tobytes()
             if array.tobytes() != bytes_:
@@ -100,14 +101,19 @@ def _array_names(value: Any) -> list[str]:
     return [name for name in dir(value) if name[0] != "_" and isinstance(getattr(value, name), np.ndarray)]
 
 
-def _numbers(model: Any) -> dict[str, float | int | NDArray[Any]]:
-    found: dict[str, float | int | NDArray[Any]] = {}
-    for group in GROUPS:
-        owner = getattr(model, group)
-        for name in dir(owner):
-            if name[0] != "_" and isinstance(value := getattr(owner, name), int | float | np.ndarray):
-                found[f"{group}.{name}"] = value.copy() if isinstance(value, np.ndarray) else value
-    return found
+def _number_names(model: Any) -> list[str]:
+    return [
+        f"{group}.{name}"
+        for group in GROUPS
+        for name in dir(getattr(model, group))
+        if name[0] != "_" and isinstance(getattr(getattr(model, group), name), int | float | np.ndarray)
+    ]
+
+
+def _number(model: Any, name: str) -> float | int | NDArray[Any]:
+    group, _, attribute = name.partition(".")
+    value: float | int | NDArray[Any] = getattr(getattr(model, group), attribute)
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -158,14 +158,14 @@ def _learn(session: Session, console: Console) -> int:
         return errors.DONE
     assert stop.signal is not None
     name = signal.Signals(stop.signal).name
-    tell([f"stopped by {name}, saved at step {session.saved_step:,}; go on with: {run.again}"], console)
+    tell([f"stopped by {name}, {session.saved}"], console)
     return 128 + stop.signal
 
 
 def _ended_at_once(session: Session, console: Console) -> int:
     """A second signal came."""
     assert session.stop.signal is not None
-    tell([f"ended at once, saved at step {session.saved_step:,}; go on with: {session.run.again}"], console)
+    tell([f"ended at once, {session.saved}"], console)
     return 128 + session.stop.signal
 
 

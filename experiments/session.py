@@ -78,9 +78,11 @@ class Session:
             tell([f"  going on from step {model.num_timesteps:,} of {self.planned:,}"], console)
 
     @property
-    def saved_step(self) -> int:
-        """Environment steps at the newest checkpoint."""
-        return 0 if self.saver.saved is None else self.saver.saved.step
+    def saved(self) -> str:
+        """How far the newest checkpoint goes, and the command that goes on from there."""
+        if self.saver.saved is None:
+            return f"before anything was saved; begin again with: {self.run.again}"
+        return f"saved at step {self.saver.saved.step:,}; go on with: {self.run.again}"
 
     def learn(self) -> bool:
         """Train to the end, or to where it is asked to stop; whether it came to the end."""
@@ -121,7 +123,7 @@ class Session:
             (folder / files.ERROR_LOG).write_text("".join(traceback.format_exception(error)), "utf-8")
         explained = _explained(error, f"after {steps:,} steps (traceback in {folder / files.ERROR_LOG})")
         if self.saver.saved is not None:
-            explained.resume = f"{self.run.again}  # from step {self.saved_step:,}"
+            explained.resume = f"{self.run.again}  # from step {self.saver.saved.step:,}"
         return explained
 
     def conclude(self, status: str) -> None:

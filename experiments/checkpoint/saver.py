@@ -40,7 +40,7 @@ class Saver:
     def __call__(self) -> bool:
         """Whether training goes on."""
         stopping = self.stopping()
-        if (stopping and self.complete()) or self._due():
+        if self.complete() and (stopping or self._due()):
             self.save()
         return not stopping
 
