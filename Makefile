@@ -29,7 +29,7 @@ tensorboard: $(INSTALLED)  ## watch the runs in a browser
 test: lint types pytest  ## lint, types and the tests that take seconds
 
 test-all: lint types $(INSTALLED)  ## the same with the slow tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -43,10 +43,10 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 pytest: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 scorecard: $(INSTALLED)  ## put all that a run promises to the test, and write docs/reliability.md
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "slow or not slow" tests/reliability --scorecard docs/reliability.md
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow" tests/reliability --scorecard docs/reliability.md
 
 docs: $(INSTALLED)  ## the documentation: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

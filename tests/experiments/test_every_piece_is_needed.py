@@ -22,8 +22,6 @@ from experiments.session import Session
 from tests.experiments.sessions import PPO, SAC, Ended, Setup, begin, differences, finish, killed, uninterrupted
 from tests.plasticity.rows import ROWS
 
-pytestmark = pytest.mark.xdist_group("test_every_piece_is_needed")  # its runs are made once and looked at by many tests
-
 Change = Callable[[Training, Any], Any]  # what was saved -> what is put back in its place
 
 CBP = ROWS["cbp"].active

@@ -19,8 +19,6 @@ from experiments.schema import validate
 from tests.experiments.conftest import Outcome
 from tests.experiments.test_runs import rows, scalars
 
-pytestmark = pytest.mark.xdist_group("test_forgetting")  # its runs are made once and looked at by many tests
-
 WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "env.kwargs.period=300", "total_steps=700", "seed=3", "plasticity=none"),
     *("agent.n_steps=64", "agent.batch_size=64", "agent.net_arch=[8]", "agent.n_epochs=2", "run.dir=run"),

@@ -22,8 +22,6 @@ from experiments.checkpoint.store import Checkpoint, Store
 from experiments.command_line import main as train
 from tests.experiments.conftest import Outcome
 
-pytestmark = pytest.mark.xdist_group("test_import_weights")  # its runs are made once and looked at by many tests
-
 PPO = ["env=ns_cartpole", "env.n_envs=1", "total_steps=128", "agent.n_steps=64", "agent.batch_size=32"]
 FITS = [*PPO, "agent.net_arch=[16,8]", "agent.activation=tanh", "agent.n_epochs=2"]
 SAC = ["agent=sac", "env=ns_pendulum", "total_steps=120", "agent.net_arch=[16]", "agent.batch_size=32"]

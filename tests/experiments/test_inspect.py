@@ -24,8 +24,6 @@ from experiments.command_line import main as train
 from tests.experiments.conftest import ROOT, Outcome
 from tests.experiments.test_lock import HOLD
 
-pytestmark = pytest.mark.xdist_group("test_inspect")  # its runs are made once and looked at by many tests
-
 WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "total_steps=300", "agent.n_steps=64", "agent.batch_size=64"),
     *("agent.net_arch=[8]", "agent.n_epochs=2", "plasticity=[l2,cbp]", "seed=7", "run.checkpoint.every=128"),

@@ -21,8 +21,6 @@ from experiments.alarm_log import MOST, AlarmLog
 from experiments.command_line import main
 from tests.experiments.conftest import Outcome
 
-pytestmark = pytest.mark.xdist_group("test_probe")  # its runs are made once and looked at by many tests
-
 WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "env.kwargs.period=600", "total_steps=1500", "agent.n_steps=256"),
     *("agent.batch_size=64", "agent.net_arch=[16,16]", "agent.n_epochs=2", "run.dir=run", "plasticity=none"),

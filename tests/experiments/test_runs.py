@@ -29,8 +29,6 @@ from experiments import summary
 from experiments.command_line import main
 from tests.experiments.conftest import ROOT, Outcome, run_train
 
-pytestmark = pytest.mark.xdist_group("test_runs")  # its runs are made once and looked at by many tests
-
 PPO_WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "env.kwargs.period=500", "total_steps=1100", "seed=3"),
     *("agent.n_steps=128", "agent.batch_size=64", "agent.net_arch=[16,16]", "agent.n_epochs=4"),
