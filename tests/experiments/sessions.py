@@ -165,7 +165,7 @@ def killed(setup: Setup, folder: Path, saved: int, at: int) -> None:
 def resumed(setup: Setup, folder: Path, step: int) -> Ended:
     """A killed run from its checkpoint of this step to its end."""
     session = begin(setup, folder)
-    assert session.saved_step == session.model.num_timesteps == step
+    assert session.saver.saved.step == session.model.num_timesteps == step
     return finish(session, folder)
 
 

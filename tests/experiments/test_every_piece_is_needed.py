@@ -107,7 +107,7 @@ def without(
     monkeypatch.setitem(PIECES, piece, changed(piece, change))
     shutil.copytree(case.folder, folder / "run")
     session = begin(case.setup, folder / "run")
-    assert session.saved_step == case.saved
+    assert session.saver.saved.step == case.saved
     try:
         return finish(session, folder / "run").visible()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # SB3 misses something
