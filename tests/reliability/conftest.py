@@ -6,29 +6,16 @@ import fcntl
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments import compose
+from tests.experiments.conftest import built_in_files_are_judged_once  # noqa: F401
 from tests.reliability.program import RUN, Outcome, Program, seconds_until_gone, steps
 from tests.reliability.words import ANT, CARTPOLE, ROLLOUT, SAC, TOTAL
-
-
-@pytest.fixture(autouse=True, scope="session")
-def built_in_files_are_judged_once() -> Iterator[None]:
-    """They do not change while tests run, and judging them takes longer than most tests. Users' folders always are."""
-    judge, found = compose.faults_in_files, compose.faults_in_files((compose.CONFIGS,))
-
-    def judged(directories: Iterable[Path]) -> list[str]:
-        return found + judge(directory for directory in directories if directory != compose.CONFIGS)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "faults_in_files", judged)
-        yield
 
 
 @pytest.fixture
