@@ -14,6 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn
 
+from agents.backend import Backend, ByHand, check_backend
 from agents.policies import PlasticPolicy, plastic_policy
 from plasticity import UnitAdam
 from plasticity.registry import Methods, method_configs
@@ -31,7 +32,9 @@ class PlasticAlgorithm(_Base):
 
     plasticity: the methods to use: None, a name such as "cbp", a config, a list of them, or a mapping of names to
         settings, `{"l2": {"strength": 1e-3}, "cbp": {}}`; see `plasticity.METHODS`. Without any, and with the default
-        optimizer, training equals stock SB3 bit for bit.
+        optimizer, training equals stock SB3: bit for bit with `backend="stock"`.
+    backend: "auto" works out rollouts and updates by hand where it can (`agents.PPO`, `agents.SAC`: plain MLPs on the
+        CPU), which is faster and differs from SB3's by rounding; "stock" always uses SB3's own.
     All other arguments are SB3's own. Methods draw from streams of their own that derive from `seed`.
 
     between_rollouts: an attribute that may be set before `learn`: called between an update and the next rollout, the
@@ -40,14 +43,19 @@ class PlasticAlgorithm(_Base):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
     between_rollouts: Callable[[], bool] | None = None
+    backend: str = "auto"
+    by_hand: ClassVar[ByHand | None] = None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         aliases = {name: stock for name, stock in cls.policy_aliases.items() if not name.startswith("MultiInput")}
         cls.policy_aliases = {name: plastic_policy(stock) for name, stock in aliases.items()}
 
-    def __init__(self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, **kwargs: Any):
+    def __init__(
+        self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, backend: str = "auto", **kwargs: Any
+    ):
         method_configs(plasticity)  # bad settings are found before anything is built
+        self.backend = check_backend(backend)
         policy_kwargs = dict(kwargs.pop("policy_kwargs", None) or {})
         if plasticity is not None:
             policy_kwargs["plasticity"] = plasticity
@@ -78,14 +86,31 @@ class PlasticAlgorithm(_Base):
             self.policy_kwargs["optimizer_class"] = UnitAdam  # QR-DQN names Adam itself, to give it another eps
         super()._setup_model()  # type: ignore[safe-super]
 
+    def why_stock(self) -> str | None:
+        """Why rollouts and updates are SB3's own and not those by hand, or None."""
+        reason: str | None = self._backend.why_stock(self)
+        return reason
+
+    @property
+    def _backend(self) -> Any:
+        """Made when it is first asked for: SB3's load, and models that became ours, never call the constructor."""
+        if (found := vars(self).get("_chosen_backend")) is None or found.choice != self.backend:
+            found = vars(self)["_chosen_backend"] = Backend(self.backend, self.by_hand)
+        return found
+
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> Any:
         """SB3's, after asking `between_rollouts`."""
         if self.between_rollouts is not None and not self.between_rollouts():
             return RolloutReturn(0, 0, continue_training=False) if isinstance(self, OffPolicyAlgorithm) else False
-        return super().collect_rollouts(*args, **kwargs)  # type: ignore[misc]
+        policy: Any = self.policy
+        policy.fast = self._backend.of(self)
+        try:
+            return super().collect_rollouts(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            policy.fast = None
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "between_rollouts"]
+        return [*super()._excluded_save_params(), "between_rollouts", "_chosen_backend"]
 
     def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
         """Take the networks' weights from a checkpoint of SB3 or of ours; methods and counters start anew.

@@ -53,6 +53,7 @@ class PlasticPolicy(_Base):
     networks: dict[str, Network]
     step_metrics: dict[str, StepMetrics]
     plasticity: nn.ModuleDict
+    fast: Any = None  # in a rollout: the same function of the networks by hand, see agents/backend.py
 
     def __init__(
         self,
@@ -165,6 +166,13 @@ class PlasticPolicy(_Base):
 
 class PlasticActorCriticPolicy(PlasticPolicy, ActorCriticPolicy):
     """SB3's actor-critic MLP policy (PPO, A2C, TRPO) with plasticity; networks `pi` and `vf`."""
+
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions, values and log-probabilities, as SB3 has them."""
+        if self.fast is None or torch.is_grad_enabled():
+            return super().forward(obs, deterministic)
+        acted: tuple[Tensor, Tensor, Tensor] = self.fast.act(obs, deterministic)
+        return acted
 
 
 class PlasticActorCriticCnnPolicy(PlasticPolicy, ActorCriticCnnPolicy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,30 @@ class Network:
             self._gradient_recorders.append(recorder)
             self._hooks.append(layer.activation.register_forward_pre_hook(recorder.before))
             self._hooks.append(layer.activation.register_forward_hook(recorder.after))
+
+    @property
+    def records_gradients(self) -> bool:
+        """Whether `record_gradients` was called."""
+        return bool(self._gradient_recorders)
+
+    def record(
+        self, inputs: Tensor, activations: Mapping[str, Tensor], gradients: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> None:
+        """Take what a pass that was worked out without the modules would have had the hooks record.
+
+        gradients: by layer, those at the activation's input and at its output.
+        """
+        self._seen["inputs"] = inputs
+        self.activations.update(activations)
+        for name, (at_input, at_output) in gradients.items():
+            self.input_gradients[name], self.output_gradients[name] = at_input, at_output
+
+    def has_foreign_hooks(self, module: nn.Module) -> bool:
+        """Whether anything but this network is called when the module is, or its gradients are worked out."""
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        return bool(module._backward_hooks or module._backward_pre_hooks) or any(
+            not isinstance(getattr(hook, "__self__", hook), _Recorder | _GradientRecorder) for hook in hooks
+        )
 
     @property
     def inputs(self) -> Tensor | None:

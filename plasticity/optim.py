@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+from plasticity.fused_adam import FusedAdam
+
 _COUNTS = ("row_step", "column_step", "entry_step")  # along dimension 0, along dimension 1, for each weight
 
 
@@ -27,6 +29,8 @@ class UnitAdam(Optimizer):
 
     lr, betas, eps: as in `torch.optim.Adam`.
     weight_decay: added to the gradient, or with `decoupled` subtracted from the weight (Loshchilov & Hutter 2019).
+    fused: work on dense parameters on the CPU in one pass of our own, which equals torch's arithmetic but for rounding;
+        without it this is done where something was reset only, and all else is torch's to the last bit.
 
     Source: the need is stated by Dohare et al., Nature 632:768 (2024), Methods ("effective step size"); the AdamGnT of
     their code drops the bias correction, this one keeps it.
@@ -40,6 +44,7 @@ class UnitAdam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        fused: bool = False,
     ):
         for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
             if not value >= 0:
@@ -48,6 +53,15 @@ class UnitAdam(Optimizer):
             raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
         super().__init__(params, defaults)
+        self.fused = fused
+        self._in_one_pass = FusedAdam()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "fused": self.fused}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # of a copy, or what load_state_dict puts into this one
+        self._in_one_pass = FusedAdam()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -61,38 +75,30 @@ class UnitAdam(Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
-        whole: list[Tensor] = []
-        by_unit: dict[Any, list[nn.Parameter]] = {}  # those that can be worked on together
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            if group["decoupled"] and group["weight_decay"]:
+        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if group["decoupled"] and group["weight_decay"]:
+            for parameter in trained:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            state = self.state[parameter]
-            if not state:
+        for parameter in trained:
+            if not (state := self.state[parameter]):
                 state["step"] = torch.zeros((), dtype=torch.float64)  # float32 would stop counting at 2^24
                 state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            if "row_step" in state:
+        whole = [] if self.fused else [p for p in trained if "row_step" not in self.state[p]]
+        _adam(whole, [self.state[p] for p in whole], group)
+        rest = trained if self.fused else [p for p in trained if "row_step" in self.state[p]]
+        left = self._in_one_pass.step(rest, [self.state[p] for p in rest], group)
+        if left:
+            self._step_left(left, group)
+
+    def _step_left(self, left: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Those that cannot be worked on in one pass: on a GPU, sparse, or laid out otherwise."""
+        whole = [p for p in left if "row_step" not in self.state[p]]
+        _adam(whole, [self.state[p] for p in whole], group)
+        by_unit: dict[Any, list[nn.Parameter]] = {}  # those that can be worked on together
+        for parameter in left:
+            if "row_step" in self.state[parameter]:
                 by_unit.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-            else:
-                whole.append(parameter)
-        states = [self.state[p] for p in whole]
-        adam(
-            whole,
-            [p.grad for p in whole if p.grad is not None],
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
-            [],
-            [s["step"] for s in states],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=0.0 if group["decoupled"] else group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
         for together in by_unit.values():
             self._step_by_unit(together, group)
 
@@ -185,6 +191,27 @@ class UnitAdam(Optimizer):
         for name in _COUNTS:
             if name in saved:
                 state[name] = saved[name].to(parameter.device, torch.int64, copy=True)
+
+
+def _adam(parameters: list[nn.Parameter], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    """torch's own step, of parameters that have one count each."""
+    if not parameters:
+        return
+    adam(
+        parameters,  # type: ignore[arg-type]
+        [p.grad for p in parameters if p.grad is not None],
+        [s["exp_avg"] for s in states],
+        [s["exp_avg_sq"] for s in states],
+        [],
+        [s["step"] for s in states],
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=0.0 if group["decoupled"] else group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 def reset_state(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from plasticity.fused_contribution import FusedContribution
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
 from plasticity.layers import HiddenLayer
@@ -91,6 +94,7 @@ class ContinualBackprop(nn.Module, Intervention):
         self._numerator, self._denominator = rate.numerator, rate.denominator
         for state in self.layers.values():
             state.denominator.fill_(self._denominator)  # type: ignore[operator]
+        self._in_one_pass = FusedContribution()
         self.register_load_state_dict_post_hook(_rescale_budgets)  # type: ignore[no-untyped-call]
         self._warn_of_inexact_transfer(layers)
 
@@ -107,13 +111,29 @@ class ContinualBackprop(nn.Module, Intervention):
             )
 
     def after_step(self, network: Network) -> None:
-        picked: dict[str, Tensor] = {}
-        for layer in network.trained_layers:
-            self._observe(layer, network.activations[layer.name])
-            if (mask := self._pick(self.state(layer))) is not None:
-                picked[layer.name] = mask
+        layers, picked = network.trained_layers, {}
+        counts = self._count_in_one_pass(layers, network.activations)
+        for index, layer in enumerate(layers):
+            if counts is None:
+                self._observe(layer, network.activations[layer.name])
+                count = self._spend(self.state(layer))
+            else:
+                count = torch.tensor(counts[index]) if counts[index] else None
+            if count is not None:
+                picked[layer.name] = self._pick(self.state(layer), count)
         if picked:
             self._replace(network, picked)
+
+    def _count_in_one_pass(
+        self, layers: Sequence[HiddenLayer], activations: Mapping[str, Tensor]
+    ) -> NDArray[np.int64] | None:
+        """All of `_observe` and `_spend` for all layers, where a kernel can do it."""
+        config = self.config
+        if config.utility != "contribution" or config.rounding != "carry":
+            return None
+        states: Any = self.layers._modules
+        rate = self._numerator, self._denominator
+        return self._in_one_pass(layers, activations, states, config.decay, config.maturity, rate)
 
     def state(self, layer: HiddenLayer) -> _UnitState:
         """Utility, mean activation and age of a layer's units, and how many were replaced."""
@@ -130,20 +150,18 @@ class ContinualBackprop(nn.Module, Intervention):
         utility = UTILITIES[self.config.utility](UnitStatistics(layer, rows, mean, self.random.unit))
         state.utility.lerp_(utility.to(state.utility), weight)
 
-    def _pick(self, state: _UnitState) -> Tensor | None:
-        """A mask of the units to replace now, or None."""
+    def _pick(self, state: _UnitState, count: Tensor) -> Tensor:
+        """A mask of the units to replace now: so many, (*replicas,), of those that are eligible."""
         eligible = state.age > self.config.maturity
-        count = self._spend(state, eligible.sum(-1))
-        if count is None:
-            return None
         worth = state.corrected(state.utility, self.config.decay).where(eligible, torch.inf)
         shuffled = self.random.unit(*worth.shape).to(worth.device).argsort(-1)
         order = shuffled.gather(-1, worth.gather(-1, shuffled).argsort(dim=-1, stable=True))
         lowest = torch.arange(worth.shape[-1], device=worth.device) < count[..., None]
         return torch.zeros_like(eligible).scatter(-1, order, lowest)
 
-    def _spend(self, state: _UnitState, eligible: Tensor) -> Tensor | None:
+    def _spend(self, state: _UnitState) -> Tensor | None:
         """How many units to replace, (*replicas,), or None if none anywhere."""
+        eligible = (state.age > self.config.maturity).sum(-1)
         if self.config.rounding == "stochastic":
             expected = self.config.replacement_rate * eligible.double()
             chance = self.random.unit(*expected.shape).to(expected.device)

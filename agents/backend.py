@@ -1,0 +1,70 @@
+"""Which rollout and update an agent uses: those worked out by hand where they apply, or Stable-Baselines3's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agents.optimizers import owners
+from plasticity import SettingsError, UnitAdam
+from plasticity.settings import unknown
+
+BACKENDS = ("auto", "stock")
+
+
+def check_backend(choice: str) -> str:
+    """Return it; raises `SettingsError` where there is no such backend."""
+    if choice not in BACKENDS:
+        raise SettingsError([unknown("backend", choice, BACKENDS)])
+    return choice
+
+
+class Fast(Protocol):
+    """Rollout and update by hand, of one policy."""
+
+    def is_of(self, policy: Any) -> bool:
+        """Whether it was made of the weights that the policy has now."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """What an algorithm has in place of SB3's own. why_not: why an agent must use that, or None; make: of a policy."""
+
+    why_not: Callable[[Any], str | None]
+    make: Callable[[Any], Fast]
+
+
+class Backend:
+    """Looks anew before each rollout and update, since a method may have changed what the networks are made of.
+
+    choice: `auto` or `stock`. by_hand: what there is to choose besides SB3's own, if anything.
+    """
+
+    def __init__(self, choice: str, by_hand: ByHand | None):
+        self.choice, self._by_hand = choice, by_hand
+        self._made: Fast | None = None
+        self._told: str | None = None
+
+    def why_stock(self, model: Any) -> str | None:
+        """Why SB3's own is used, or None."""
+        if self.choice == "stock":
+            return "backend=stock was asked for"
+        return f"{type(model).__name__} has no other" if self._by_hand is None else self._by_hand.why_not(model)
+
+    def of(self, model: Any) -> Any:
+        """Rollout and update by hand, or None where SB3's own are to be used; the log says why, once."""
+        reason = self.why_stock(model)
+        if reason is not None:
+            if self.choice != "stock" and reason != self._told:
+                model.logger.info(f"Stable-Baselines3's own update is used: {reason}")
+                self._told = reason
+            return None
+        assert self._by_hand is not None
+        if self._made is None or not self._made.is_of(model.policy):
+            self._made = self._by_hand.make(model.policy)
+            for owner in owners(model.policy):
+                if isinstance(owner.optimizer, UnitAdam):
+                    owner.optimizer.fused = True
+        return self._made

@@ -1,0 +1,178 @@
+"""Plain multi-layer perceptrons forward and backward by hand: no graph, no allocation, gradients written in place.
+
+A network is Linear, activation, ..., Linear, with one or several heads that read the last hidden layer. With x_0 its
+inputs, W_l, b_l and f the weights, biases and activation of layer l, and L the loss:
+
+    forward     z_l = x_l W_l^T + b_l         x_(l+1) = f(z_l)
+    backward    dL/dz_l = dL/dx_(l+1) * f'(z_l), with f' = [x > 0] for ReLU and 1 - x^2 for tanh, x = f(z_l)
+                dL/dW_l = (dL/dz_l)^T x_l     dL/db_l = sum over the batch of dL/dz_l     dL/dx_l = dL/dz_l W_l
+
+where dL/dx_(last) is summed over the heads. The products are torch's own (`addmm`, `mm`), so what the forward pass puts
+out equals the modules' to the last bit; sums over the batch are taken in another order than torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plasticity import Network
+from plasticity.kernels import add_columns, addressable, compiled
+from plasticity.layers import HiddenLayer
+
+ACTIVATIONS = (nn.ReLU, nn.Tanh)
+
+
+class PlainMLP:
+    """The weights of such a network, and the gradients that its passes write.
+
+    layers: the hidden layers in order; heads: the linear layers that read the last.
+    """
+
+    def __init__(self, layers: Sequence[HiddenLayer], heads: Sequence[nn.Linear]):
+        self.layers, self.heads = tuple(layers), tuple(heads)
+        linears: list[Any] = [layer.linear for layer in layers]
+        self.hidden: list[nn.Linear] = linears
+        self.parameters: list[nn.Parameter] = [p for linear in [*linears, *heads] for p in (linear.weight, linear.bias)]
+        self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self._passes: dict[int, MLPPass] = {}
+
+    def give_gradients(self) -> None:
+        """Make what the passes write the parameters' gradients."""
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+
+    def at(self, rows: int) -> MLPPass:
+        """A pass of so many rows, always the same one."""
+        if rows not in self._passes:
+            self._passes[rows] = MLPPass(self, rows)
+        return self._passes[rows]
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """A copy of a model makes its own."""
+
+
+class MLPPass:
+    """Room for one pass of a batch of `rows`: call it, then `backward` or `input_gradient`, then the next.
+
+    hidden: what each hidden layer put out, (rows, units); outputs: each head's, (rows, outputs). Both are written over
+    by the next call.
+    """
+
+    def __init__(self, mlp: PlainMLP, rows: int):
+        self.mlp = mlp
+        like = mlp.parameters[0]
+        self.hidden = [like.new_empty(rows, linear.out_features) for linear in mlp.hidden]
+        self.outputs = [like.new_empty(rows, head.out_features) for head in mlp.heads]
+        self.inputs: Tensor = like.new_empty(rows, mlp.hidden[0].in_features)
+        self._slopes = [torch.empty_like(hidden) for hidden in self.hidden]  # dL/dx, then dL/dz
+        self._to_inputs = torch.empty_like(self.inputs)
+        self._arrays = [
+            (slope.numpy(), hidden.numpy(), isinstance(layer.activation, nn.Tanh))
+            for slope, hidden, layer in zip(self._slopes, self.hidden, mlp.layers, strict=True)
+        ]
+        self._biases = [gradient.numpy() for gradient in mlp.gradients[1::2]]
+
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """inputs: (rows, inputs); they must stay as they are until the backward pass is done."""
+        self.inputs = x = inputs
+        for linear, layer, out in zip(self.mlp.hidden, self.mlp.layers, self.hidden, strict=True):
+            torch.addmm(linear.bias, x, linear.weight.t(), out=out)
+            x = out.tanh_() if isinstance(layer.activation, nn.Tanh) else out.relu_()
+        for head, out in zip(self.mlp.heads, self.outputs, strict=True):
+            torch.addmm(head.bias, x, head.weight.t(), out=out)
+        return self.outputs
+
+    def backward(self, gradients: Sequence[Tensor], network: Network | None = None) -> None:
+        """Write all parameters' gradients. gradients: dL/d(outputs) of each head, (rows, outputs).
+
+        network: is told what its forward and backward hooks would have recorded.
+        """
+        mlp = self.mlp
+        depth = len(mlp.hidden)
+        into = mlp.gradients
+        for place, gradient in enumerate(gradients, start=depth):
+            torch.mm(gradient.t(), self.hidden[-1], out=into[2 * place])
+            self._biases[place][:] = 0
+            add_columns(gradient.numpy(), 0, self._biases[place])
+        slope = self._from_heads(gradients)
+        recorded: dict[str, tuple[Tensor, Tensor]] = {}
+        for place in reversed(range(depth)):
+            before = slope.clone() if network is not None and network.records_gradients else slope
+            _through_activation(*self._arrays[place], self._biases[place])
+            if before is not slope:
+                recorded[mlp.layers[place].name] = (slope.clone(), before)
+            reads = self.hidden[place - 1] if place else self.inputs
+            torch.mm(slope.t(), reads, out=into[2 * place])
+            if place:
+                slope = torch.mm(slope, mlp.hidden[place].weight, out=self._slopes[place - 1])
+        mlp.give_gradients()
+        if network is not None:
+            hidden = {layer.name: h.detach() for layer, h in zip(mlp.layers, self.hidden, strict=True)}
+            network.record(self.inputs, hidden, recorded)
+
+    def input_gradient(self, gradients: Sequence[Tensor]) -> Tensor:
+        """dL/d(inputs), (rows, inputs), and no parameter's gradient."""
+        mlp = self.mlp
+        slope = self._from_heads(gradients)
+        for place in reversed(range(len(mlp.hidden))):
+            _through_slope(*self._arrays[place])
+            into = self._slopes[place - 1] if place else self._to_inputs
+            slope = torch.mm(slope, mlp.hidden[place].weight, out=into)
+        return slope
+
+    def _from_heads(self, gradients: Sequence[Tensor]) -> Tensor:
+        slope = self._slopes[-1]
+        first, *others = zip(gradients, self.mlp.heads, strict=True)
+        torch.mm(first[0], first[1].weight, out=slope)
+        for gradient, head in others:
+            slope.addmm_(gradient, head.weight)
+        return slope
+
+
+def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[nn.Module]) -> str | None:
+    """Why this network cannot be worked out by hand, or None. chain: its modules up to the heads, in order."""
+    layers = network.layers
+    if list(chain) != [part for layer in layers for part in (layer.linear, layer.activation)]:
+        return f"network {network.name} has other layers than Linear and activation"
+    for layer, readers in zip(layers, [*([layer.linear] for layer in layers[1:]), list(heads)], strict=True):
+        if type(layer.activation) not in ACTIVATIONS:
+            return f"network {network.name} has activation {type(layer.activation).__name__}, not ReLU or Tanh"
+        if [reader.linear for reader in layer.readers] != readers or layer.noise_readers:
+            return f"other layers read network {network.name}, too"
+    for module in [*chain, *heads]:
+        if not isinstance(module, ACTIVATIONS) and (type(module) is not nn.Linear or module.bias is None):
+            return f"network {network.name} has {module}, not a plain Linear with a bias"
+        if network.has_foreign_hooks(module):
+            return f"something else watches or changes what network {network.name} computes"
+        parameters = list(module.parameters())
+        if parameters and not addressable(*parameters):
+            return f"network {network.name} is not dense or not on the CPU"
+        if not all(parameter.requires_grad for parameter in parameters):
+            return f"network {network.name} has frozen weights"
+    return None
+
+
+@compiled
+def _through_slope(slope: Any, hidden: Any, tanh: bool) -> None:
+    """dL/dx to dL/dz, in place."""
+    for row in range(len(slope)):
+        d, h = slope[row], hidden[row]
+        if tanh:
+            for i in range(len(d)):
+                d[i] *= 1 - h[i] * h[i]
+        else:
+            for i in range(len(d)):
+                d[i] = d[i] if h[i] > 0 else 0
+
+
+@compiled
+def _through_activation(slope: Any, hidden: Any, tanh: bool, bias: Any) -> None:
+    """The same, and its sum over the rows."""
+    _through_slope(slope, hidden, tanh)
+    bias[:] = 0
+    add_columns(slope, 0, bias)

@@ -1,0 +1,201 @@
+"""PPO's rollout and update without autograd, for plain MLPs on the CPU; everything else is Stable-Baselines3's.
+
+The update draws the same minibatches as SB3's and logs the same numbers, optimizers are stepped with the hooks they
+have, and networks are told what hooks would have recorded, so that no method knows which update runs. Gradients and
+parameters differ from SB3's by rounding; what the policy does in a rollout is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor
+
+from agents import fast_losses as losses
+from agents.fast_mlp import MLPPass, PlainMLP, why_not_plain
+from agents.policies import PlasticActorCriticPolicy
+
+NETWORKS = ("pi", "vf")
+
+
+def why_not_fast(model: Any) -> str | None:
+    """Why SB3's own update has to be used for this PPO agent, or None."""
+    policy = model.policy
+    if type(policy) is not PlasticActorCriticPolicy:
+        return f"the policy is {type(policy).__name__}, not MlpPolicy"
+    if set(policy.networks) != set(NETWORKS) or not policy.share_features_extractor:
+        return "policy and value function are not two networks with hidden layers each"
+    if policy.use_sde:
+        return "gSDE is used"
+    if type(model.rollout_buffer) is not RolloutBuffer:
+        return f"the rollout buffer is {type(model.rollout_buffer).__name__}, not RolloutBuffer"
+    if not isinstance(policy.observation_space, spaces.Box) or len(policy.observation_space.shape) != 1:
+        return f"observations are not vectors but {policy.observation_space}"
+    if type(policy.action_dist) not in (DiagGaussianDistribution, CategoricalDistribution):
+        return f"actions are drawn from {type(policy.action_dist).__name__}"
+    log_std = getattr(policy, "log_std", None)
+    if log_std is not None and not log_std.requires_grad:
+        return "log_std is frozen"
+    own = {id(p) for name in NETWORKS for p in policy.networks[name].parameters(log_std=True)}
+    if [p for p in policy.parameters() if id(p) not in own]:
+        return "the policy has parameters outside its two networks"
+    pi, vf = (policy.networks[name] for name in NETWORKS)
+    body = policy.mlp_extractor
+    return why_not_plain(pi, [*body.policy_net], [policy.action_net]) or why_not_plain(
+        vf, [*body.value_net], [policy.value_net]
+    )
+
+
+class FastPPO:
+    """The policy and its update; made anew whenever the policy's modules are."""
+
+    def __init__(self, policy: PlasticActorCriticPolicy):
+        self.policy = policy
+        self.pi = PlainMLP(policy.networks["pi"].layers, [policy.action_net])  # type: ignore[list-item]
+        self.vf = PlainMLP(policy.networks["vf"].layers, [policy.value_net])
+        self.log_std: Tensor | None = getattr(policy, "log_std", None)
+        self.to_log_std = None if self.log_std is None else torch.zeros_like(self.log_std)
+        self.dtype = self.pi.parameters[0].dtype
+        self.parameters = list(policy.parameters())
+        self._acting: dict[int, tuple[MLPPass, MLPPass]] = {}
+
+    def is_of(self, policy: PlasticActorCriticPolicy) -> bool:
+        """Whether this was made of the weights that the policy has now."""
+        now = list(policy.parameters())
+        return self.policy is policy and all(map(is_, now, self.parameters)) and now[0].dtype == self.dtype
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """A copy of a policy makes its own."""
+
+    # -- rollouts
+
+    def act(self, observations: Tensor, deterministic: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions, values (batch, 1) and log-probabilities (batch,), as `ActorCriticPolicy.forward` returns them."""
+        x = observations.float().to(self.dtype)
+        if (rows := len(x)) not in self._acting:
+            self._acting[rows] = MLPPass(self.pi, rows), MLPPass(self.vf, rows)
+        pi, vf = self._acting[rows]
+        (head,), (values,) = pi(x), vf(x)
+        if self.log_std is None:
+            distribution = self.policy.action_dist.proba_distribution(head)
+            actions = distribution.get_actions(deterministic=deterministic)
+            return actions, values.clone(), distribution.log_prob(actions)
+        std = self.log_std.exp().expand_as(head)
+        noise = torch.zeros_like(head) if deterministic else torch.normal(torch.zeros_like(head), torch.ones_like(head))
+        actions = head + noise * std
+        log_prob = -((actions - head) ** 2) / (2 * std**2) - std.log() - losses.HALF_LOG_2_PI
+        return actions, values.clone(), log_prob.sum(1)
+
+    # -- update
+
+    @torch.no_grad()
+    def train(self, model: Any) -> None:
+        """`PPO.train`: all epochs over the rollout, and the same entries in the log."""
+        policy = self.policy
+        policy.set_training_mode(True)
+        model._update_learning_rate(policy.optimizer)
+        clip = float(model.clip_range(model._current_progress_remaining))
+        clip_values = math.inf
+        if model.clip_range_vf is not None:
+            clip_values = float(model.clip_range_vf(model._current_progress_remaining))
+        data = _Rollout(model.rollout_buffer, self.dtype)
+        logged: list[tuple[float, ...]] = []
+        kls: list[float] = []
+        go_on = True
+        for epoch in range(model.n_epochs):
+            kls = []
+            for batch in data.minibatches(model.batch_size):
+                numbers, loss = self._gradients(model, batch, clip, clip_values)
+                logged.append((*numbers, loss))
+                kls.append(numbers[losses.KL])
+                if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
+                    go_on = False
+                    if model.verbose >= 1:
+                        print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
+                    break
+                torch.nn.utils.clip_grad_norm_(self.parameters, model.max_grad_norm)
+                policy.optimizer.step()
+            model._n_updates += 1
+            if not go_on:
+                break
+        self._log(model, logged, kls, clip)
+
+    def _gradients(
+        self, model: Any, batch: tuple[Tensor, ...], clip: float, clip_values: float
+    ) -> tuple[tuple[float, ...], float]:
+        """Work out one minibatch's gradients; its four numbers (`agents.fast_losses`), and the value loss."""
+        observations, actions, old_values, old_log_probs, advantages, returns = batch
+        rows = len(observations)
+        pi, vf = self.pi.at(rows), self.vf.at(rows)
+        (head,), (values,) = pi(observations), vf(observations)
+        to_head, to_values = torch.empty_like(head), torch.empty_like(values)
+        weights = advantages.numpy()
+        if model.normalize_advantage and rows > 1:
+            weights = np.empty_like(weights)
+            losses.normalized(advantages.numpy(), weights)
+        numbers = np.zeros(4)
+        given = (actions.numpy(), old_log_probs.numpy(), weights, clip, float(model.ent_coef), numbers)
+        if self.log_std is None:
+            losses.categorical(head.numpy(), *given, to_head.numpy())
+        else:
+            log_std = self.log_std.detach().numpy()
+            losses.gaussian(head.numpy(), log_std, *given, to_head.numpy(), self.to_log_std.numpy())  # type: ignore[union-attr]
+            self.log_std.grad = self.to_log_std
+        loss = losses.squared_error(
+            values.numpy(), old_values.numpy(), returns.numpy(), clip_values, float(model.vf_coef), to_values.numpy()
+        )
+        pi.backward([to_head], self.policy.networks["pi"])
+        vf.backward([to_values], self.policy.networks["vf"])
+        return tuple(numbers.tolist()), loss
+
+    def _log(self, model: Any, logged: list[tuple[float, ...]], kls: list[float], clip: float) -> None:
+        policy_loss, clipped, _, entropy, value_loss = np.mean(logged, axis=0).tolist()
+        last = logged[-1]
+        total = last[losses.LOSS] + model.ent_coef * last[losses.ENTROPY] + model.vf_coef * last[4]
+        buffer, record = model.rollout_buffer, model.logger.record
+        record("train/entropy_loss", entropy)
+        record("train/policy_gradient_loss", policy_loss)
+        record("train/value_loss", value_loss)
+        record("train/approx_kl", float(np.mean(kls)))
+        record("train/clip_fraction", clipped)
+        record("train/loss", total)
+        record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if self.log_std is not None:
+            record("train/std", float(self.log_std.exp().mean()))
+        record("train/n_updates", model._n_updates, exclude="tensorboard")
+        record("train/clip_range", clip)
+        if model.clip_range_vf is not None:
+            record("train/clip_range_vf", model.clip_range_vf(model._current_progress_remaining))
+
+
+class _Rollout:
+    """A full rollout buffer, shuffled once an epoch with the draws that the buffer itself would make."""
+
+    NAMES = ("observations", "actions", "values", "log_probs", "advantages", "returns")
+
+    def __init__(self, buffer: RolloutBuffer, dtype: torch.dtype):
+        self.rows = buffer.buffer_size * buffer.n_envs
+        arrays = [buffer.swap_and_flatten(getattr(buffer, name)) for name in self.NAMES]
+        discrete = np.issubdtype(arrays[1].dtype, np.integer)
+        # rounded to float32 as SB3 does, whatever the networks' own type
+        tensors = [torch.from_numpy(array.astype(np.float32)).to(dtype) for array in arrays]
+        if discrete:
+            tensors[1] = torch.from_numpy(arrays[1].astype(np.int64))
+        self._tensors = [t if place < 2 else t.flatten() for place, t in enumerate(tensors)]
+        self._shuffled = [torch.empty_like(tensor) for tensor in self._tensors]
+
+    def minibatches(self, size: int) -> Any:
+        """Yields tensors in the order of `NAMES`, valid until the next epoch."""
+        order = torch.from_numpy(np.random.permutation(self.rows))  # noqa: NPY002  # SB3's stream
+        for tensor, into in zip(self._tensors, self._shuffled, strict=True):
+            torch.index_select(tensor, 0, order, out=into)
+        for start in range(0, self.rows, size):
+            yield tuple(tensor[start : start + size] for tensor in self._shuffled)
