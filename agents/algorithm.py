@@ -32,9 +32,9 @@ class PlasticAlgorithm(_Base):
 
     plasticity: the methods to use: None, a name such as "cbp", a config, a list of them, or a mapping of names to
         settings, `{"l2": {"strength": 1e-3}, "cbp": {}}`; see `plasticity.METHODS`. Without any, and with the default
-        optimizer, training equals stock SB3: bit for bit with `backend="stock"`.
-    backend: "auto" works out rollouts and updates by hand where it can (`agents.PPO`, `agents.SAC`: plain MLPs on the
-        CPU), which is faster and differs from SB3's by rounding; "stock" always uses SB3's own.
+        optimizer, training equals stock SB3 bit for bit.
+    backend: "stock" uses SB3's rollouts and updates; "auto" those of ours that are worked out by hand where there are
+        any (`agents.PPO`, `agents.SAC`: plain MLPs on the CPU), which are faster and differ from SB3's by rounding.
     All other arguments are SB3's own. Methods draw from streams of their own that derive from `seed`.
 
     between_rollouts: an attribute that may be set before `learn`: called between an update and the next rollout, the
@@ -43,7 +43,7 @@ class PlasticAlgorithm(_Base):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
     between_rollouts: Callable[[], bool] | None = None
-    backend: str = "auto"
+    backend: str = "stock"
     by_hand: ClassVar[ByHand | None] = None
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -52,7 +52,7 @@ class PlasticAlgorithm(_Base):
         cls.policy_aliases = {name: plastic_policy(stock) for name, stock in aliases.items()}
 
     def __init__(
-        self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, backend: str = "auto", **kwargs: Any
+        self, policy: Any, env: Any, *args: Any, plasticity: Methods = None, backend: str = "stock", **kwargs: Any
     ):
         method_configs(plasticity)  # bad settings are found before anything is built
         self.backend = check_backend(backend)

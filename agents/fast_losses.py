@@ -48,7 +48,8 @@ def _surrogate(log_prob: float, old: float, advantage: float, clip: float, numbe
     numbers[LOSS] -= min(ratio * advantage, bounded * advantage)
     numbers[CLIPPED] += abs(ratio - 1.0) > clip
     numbers[KL] += (ratio - 1.0) - log_ratio
-    return -ratio * advantage if bounded == ratio or ratio * advantage < bounded * advantage else 0.0
+    outside = ratio < 1.0 - clip or ratio > 1.0 + clip  # NaN is not, and so is passed on
+    return 0.0 if outside and not ratio * advantage < bounded * advantage else -ratio * advantage
 
 
 @compiled
@@ -123,5 +124,5 @@ def squared_error(values: Any, old: Any, returns: Any, clip: float, coefficient:
         bounded = min(max(moved, -clip), clip)
         error = (values[i, 0] if clip == np.inf else old[i] + bounded) - returns[i]
         loss += error * error
-        to_values[i, 0] = coefficient * 2.0 * error / rows if bounded == moved else 0.0
+        to_values[i, 0] = coefficient * 2.0 * error / rows if not abs(moved) > clip else 0.0  # NaN passes
     return loss / rows

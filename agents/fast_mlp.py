@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from plasticity import Network
-from plasticity.kernels import add_columns, addressable, compiled
+from plasticity.kernels import add_columns, addressable, compiled, vector
 from plasticity.layers import HiddenLayer
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
@@ -134,6 +135,18 @@ class MLPPass:
         return slope
 
 
+class Clip:
+    """Scale gradients, in place, so that their joint norm is at most `max_norm`: `torch.nn.utils.clip_grad_norm_`."""
+
+    def __init__(self, gradients: Sequence[Tensor]):
+        self._held = list(gradients)  # whose addresses these are
+        self._table = np.array([(gradient.data_ptr(), gradient.numel()) for gradient in gradients], np.int64)
+        self._like = gradients[0].numpy().ravel()[:1]
+
+    def __call__(self, max_norm: float) -> None:
+        _clip(self._table, max_norm, self._like)
+
+
 def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[nn.Module]) -> str | None:
     """Why this network cannot be worked out by hand, or None. chain: its modules up to the heads, in order."""
     layers = network.layers
@@ -152,9 +165,33 @@ def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[
         parameters = list(module.parameters())
         if parameters and not addressable(*parameters):
             return f"network {network.name} is not dense or not on the CPU"
-        if not all(parameter.requires_grad for parameter in parameters):
-            return f"network {network.name} has frozen weights"
+        if not all(map(is_free, parameters)):
+            return f"network {network.name} has weights that are frozen, or whose gradients something else watches"
     return None
+
+
+def is_free(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is trained, and nothing hangs on its gradient that only autograd would call."""
+    hooks: Any = (parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
+    return parameter.requires_grad and not any(hooks)
+
+
+@compiled
+def _clip(table: Any, max_norm: float, like: Any) -> None:
+    total = 0.0
+    for t in range(len(table)):
+        gradient, square = vector(table[t, 0], table[t, 1], like), like[0] * 0
+        for i in range(len(gradient)):
+            square += gradient[i] * gradient[i]
+        total += square
+    scale = np.empty(1, like.dtype)
+    scale[0] = max_norm / (np.sqrt(total) + 1e-6)
+    if not scale[0] >= 1.0:  # NaN is passed on, as torch does
+        factor = scale[0]
+        for t in range(len(table)):
+            gradient = vector(table[t, 0], table[t, 1], like)
+            for i in range(len(gradient)):
+                gradient[i] *= factor
 
 
 @compiled
@@ -167,7 +204,7 @@ def _through_slope(slope: Any, hidden: Any, tanh: bool) -> None:
                 d[i] *= 1 - h[i] * h[i]
         else:
             for i in range(len(d)):
-                d[i] = d[i] if h[i] > 0 else 0
+                d[i] = 0 if h[i] <= 0 else d[i]  # as torch does with NaN
 
 
 @compiled

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import MLPPass, PlainMLP, why_not_plain
+from agents.fast_mlp import Clip, MLPPass, PlainMLP, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 
 NETWORKS = ("pi", "vf")
@@ -42,16 +42,17 @@ def why_not_fast(model: Any) -> str | None:
     if type(policy.action_dist) not in (DiagGaussianDistribution, CategoricalDistribution):
         return f"actions are drawn from {type(policy.action_dist).__name__}"
     log_std = getattr(policy, "log_std", None)
-    if log_std is not None and not log_std.requires_grad:
-        return "log_std is frozen"
-    own = {id(p) for name in NETWORKS for p in policy.networks[name].parameters(log_std=True)}
-    if [p for p in policy.parameters() if id(p) not in own]:
-        return "the policy has parameters outside its two networks"
+    if log_std is not None and not is_free(log_std):
+        return "log_std is frozen, or something else watches its gradient"
     pi, vf = (policy.networks[name] for name in NETWORKS)
     body = policy.mlp_extractor
-    return why_not_plain(pi, [*body.policy_net], [policy.action_net]) or why_not_plain(
+    reason = why_not_plain(pi, [*body.policy_net], [policy.action_net]) or why_not_plain(
         vf, [*body.value_net], [policy.value_net]
     )
+    own = {id(p) for network in (pi, vf) for p in network.parameters(log_std=True)}
+    if reason is None and any(id(p) not in own for p in policy.parameters()):
+        return "the policy has parameters outside its two networks"
+    return reason
 
 
 class FastPPO:
@@ -63,6 +64,8 @@ class FastPPO:
         self.vf = PlainMLP(policy.networks["vf"].layers, [policy.value_net])
         self.log_std: Tensor | None = getattr(policy, "log_std", None)
         self.to_log_std = None if self.log_std is None else torch.zeros_like(self.log_std)
+        own = [] if self.to_log_std is None else [self.to_log_std]
+        self._clip = Clip([*self.pi.gradients, *self.vf.gradients, *own])
         self.dtype = self.pi.parameters[0].dtype
         self.parameters = list(policy.parameters())
         self._acting: dict[int, tuple[MLPPass, MLPPass]] = {}
@@ -121,7 +124,7 @@ class FastPPO:
                     if model.verbose >= 1:
                         print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
                     break
-                torch.nn.utils.clip_grad_norm_(self.parameters, model.max_grad_norm)
+                self._clip(float(model.max_grad_norm))
                 policy.optimizer.step()
             model._n_updates += 1
             if not go_on:

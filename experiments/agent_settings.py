@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from agents.backend import BACKENDS
 from plasticity import INITIALISATIONS
 from plasticity.settings import SettingsError, check, setting
 
@@ -24,9 +25,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What PPO and SAC share: discount, networks (hidden widths) and Adam."""
+    """What PPO and SAC share: discount, networks (hidden widths) and Adam.
+
+    backend: see `agents.PlasticAlgorithm`; results differ by rounding.
+    """
 
     algorithm: str
+    backend: str = setting("auto", choices=BACKENDS)
     policy: str = setting("MlpPolicy", choices=("MlpPolicy", "CnnPolicy"))
     learning_rate: float = setting(3e-4, within="(0, inf)")
     gamma: float = setting(0.99, within="[0, 1]")

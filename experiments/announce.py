@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.algorithm import PlasticAlgorithm
 from agents.clock import PREFIX
 from experiments.build import gradient_steps_per_step, planned_steps
 from experiments.schema import Config
@@ -19,9 +21,19 @@ from plasticity import method_config, network_options
 GRADIENT_STEP_SETTINGS = ("maturity", "period")
 
 
-def announce(config: Config, folder: Path, env: VecEnv, console: Console) -> None:
+def announce(config: Config, folder: Path, model: PlasticAlgorithm, console: Console) -> None:
     """Print the plan of a run."""
-    tell(plan(config, folder, changes_within(env, planned_steps(config))), console)
+    assert model.env is not None
+    tell([*plan(config, folder, changes_within(model.env, planned_steps(config))), how(model)], console)
+
+
+def how(model: PlasticAlgorithm) -> str:
+    """What a run is worked out with: whose rollouts and updates, and how many threads."""
+    reason, threads = model.why_stock(), torch.get_num_threads()
+    update = "rollouts and updates by hand" if reason is None else f"Stable-Baselines3's own updates ({reason})"
+    if threads == 1:
+        return f"  {update}, one thread"
+    return f"  {update}, {threads} threads; with several runs side by side, run.threads=1 each is faster"
 
 
 def tell(lines: Iterable[str], console: Console) -> None:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
 from safetensors import SafetensorError
@@ -32,6 +31,7 @@ from experiments.command_line import Parser, answer
 from experiments.growing import Losses
 from experiments.run import ORIGIN, circumstances
 from experiments.schema import Config, validate
+from experiments.threads import threads
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,7 @@ def _saved(one: Checkpoint | Rejected, folder: Path) -> Saved:
 
 def _going(checkpoint: Checkpoint, config: Config) -> tuple[Going, dict[str, Any]]:
     """What there is to say of going on from here, and what could not be written until then."""
-    threads = config.run.threads or torch.get_num_threads()
-    facts = {**circumstances(config), "threads": threads}
+    facts = {**circumstances(config), "threads": threads(config)}
     tree = checkpoint.read()
     going = Going(
         checkpoint.step,

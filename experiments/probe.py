@@ -22,6 +22,7 @@ from experiments.build import build_model
 from experiments.environment import environment_faults, make_vec_env
 from experiments.errors import DONE, INTERRUPTED, BadInput, RunError
 from experiments.schema import Config, validate
+from experiments.threads import threads
 
 Numbers = dict[str, float]
 
@@ -111,7 +112,7 @@ def next_commands(folder: Path, seed: int) -> list[tuple[str, str]]:
 def run(folder: Path, console: Console) -> None:
     """Probe and print."""
     config = load_config(folder)
-    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    torch.set_num_threads(threads(config))
     first, now = probe_run(folder, config)
     console.print(table(first, now))
     lines = [

@@ -16,6 +16,7 @@ from rich.console import Console
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents import PPO, SAC
 from experiments import errors, resume
 from experiments import folder as files
 from experiments.announce import announce, tell
@@ -26,6 +27,7 @@ from experiments.resume import Found
 from experiments.schema import Config
 from experiments.session import Session
 from experiments.stop import StopOnSignal
+from experiments.threads import threads
 
 ORIGIN = "weights"  # in manifests: the file that a run's first weights were imported from
 
@@ -78,8 +80,7 @@ def occupied(run: Run) -> Iterator[StopOnSignal]:
     if faults := [*device_faults(config), *environment_faults(config)]:
         raise errors.BadInput(faults)
     files.make(folder)
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
+    torch.set_num_threads(threads(config))
     try:
         with RunLock(folder), StopOnSignal() as stop:
             yield stop
@@ -112,7 +113,7 @@ def assembled(
                 for sentence in inexact
             )
         files.begin(folder, config, run.command, anew=found.checkpoint is None)
-        announce(config, folder, env, console)
+        announce(config, folder, model, console)
         tell([*found.notes, *_warnings(inexact)], console)
         facts = {**circumstances(config), **origin, "exact_resume": not inexact, "inexact": inexact}
         yield Session(run, model, console, stop, found.checkpoint, facts)
@@ -121,7 +122,7 @@ def assembled(
             env.close()
 
 
-def build(config: Config, env: VecEnv) -> BaseAlgorithm:
+def build(config: Config, env: VecEnv) -> PPO | SAC:
     """The agent of this configuration, untrained; raises `BadInput` if there can be none."""
     try:
         return build_model(config, env)

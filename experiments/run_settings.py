@@ -61,7 +61,7 @@ class RunSettings:
     name: str | None = None
     resume: str = setting("auto", choices=("auto", "must", "never"))
     overwrite: bool = False
-    threads: int | None = setting(1, within="[1, 1024]")  # None: torch's own choice, one for each core
+    threads: int | None = setting(None, within="[1, 1024]")  # None: one for each core, at most 4
     traceback: bool = False
     notes: Any = field(default_factory=dict)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -57,7 +57,7 @@ class FusedAdam:
         beta1, beta2 = group["betas"]
         decay = 0.0 if group["decoupled"] else group["weight_decay"]
         numbers = np.array((group["lr"], beta1, beta2, group["eps"], decay), np.float64)
-        _step(table, numbers, _corrections(beta1), _corrections(beta2), *_LIKE[kind])
+        _step(table, numbers, corrections(beta1), corrections(beta2), *_LIKE[kind])
 
 
 class _Seen:
@@ -102,7 +102,7 @@ def _tensors(parameter: nn.Parameter, state: Mapping[str, Any]) -> tuple[Any, ..
 
 
 @functools.lru_cache(maxsize=8)
-def _corrections(beta: float) -> NDArray[np.float64]:
+def corrections(beta: float) -> NDArray[np.float64]:
     """1 - beta^count for each count until it is 1; the last entry stands for all counts beyond, if it is."""
     needed = 1 if beta == 0 else math.ceil(math.log(2**-54) / math.log(beta))
     counts = np.arange(min(needed, LONGEST) + 1, dtype=np.float64)

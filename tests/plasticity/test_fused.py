@@ -1,0 +1,233 @@
+"""What is compiled equals what is written in torch."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from plasticity import ContinualBackprop, Network, UnitAdam, hidden_layers
+from plasticity.fused_adam import FusedAdam, corrections
+from tests.plasticity.models import mlp, network, train
+
+
+def stock(parameters, decoupled, **kwargs):
+    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(parameters, **kwargs)
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-5])
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_fused_unit_adam_is_adam_in_float64(eps, decay, decoupled):
+    ours, theirs = mlp().double(), mlp().double()
+    kwargs = {"lr": 1e-3, "eps": eps, "weight_decay": decay}
+    train(ours, UnitAdam(ours.parameters(), decoupled=decoupled, fused=True, **kwargs), 200)
+    train(theirs, stock(theirs.parameters(), decoupled, **kwargs), 200)
+    assert max((a - b).abs().max() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+def test_fused_unit_adam_is_adam_in_float32_on_recorded_gradients(decay):
+    lr, random = 1e-3, torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=random)) for shape in ((6, 4), (7,), (3, 2, 5, 5))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    one = UnitAdam(ours, lr=lr, weight_decay=decay, fused=True)
+    two = torch.optim.Adam(theirs, lr=lr, weight_decay=decay)
+    for _ in range(200):
+        for a, b in zip(ours, theirs, strict=True):
+            a.data.copy_(b.detach())  # compare steps, not paths: free-running float32 drifts apart
+            scale = 10 ** float(torch.rand(1, generator=random) * 4 - 3)
+            a.grad = torch.randn(a.shape, generator=random) * scale
+            b.grad = a.grad.clone()
+        one.step(), two.step()
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a - b).abs().max() <= 1e-3 * lr + 1e-7
+
+
+def reset_some(optimizer, random):
+    for parameter in optimizer.param_groups[0]["params"]:
+        rows = torch.rand(parameter.shape[0], generator=random) < 0.3
+        columns = torch.rand(parameter.shape[1], generator=random) < 0.3 if parameter.dim() > 1 else None
+        optimizer.reset(parameter, rows=rows, columns=columns)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(0.9, 0.999), (0.0, 0.5), (0.99, 0.99)]), st.booleans(), st.booleans())
+def test_resets_of_rows_and_columns_give_what_torchs_arithmetic_gives(seed, betas, fused, decoupled):
+    kwargs = {"lr": 0.01, "betas": betas, "weight_decay": 1e-2, "decoupled": decoupled}
+    models = [mlp(seed=seed).double() for _ in range(2)]
+    one, two = (UnitAdam(model.parameters(), fused=fused, **kwargs) for model in models)
+    two._in_one_pass.step = lambda parameters, states, group: list(parameters)  # nothing in one pass
+    for index in range(4):
+        for model, optimizer in zip(models, (one, two), strict=True):
+            train(model, optimizer, 5, seed=seed + index)
+            reset_some(optimizer, torch.Generator().manual_seed(index))
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        assert torch.equal(one.steps(a), two.steps(b))
+
+
+def test_it_follows_tensors_that_move_and_leaves_to_torch_what_is_laid_out_otherwise():
+    random = torch.Generator().manual_seed(0)
+    start = [torch.randn(6, 4, generator=random, dtype=torch.float64) for _ in range(2)]
+    ours, theirs = ([nn.Parameter(p.clone()) for p in start] for _ in range(2))
+    ours[1].data = ours[1].data.t().contiguous().t()  # strides of its own: one step at a time is torch's
+    one, two = UnitAdam(ours, fused=True), torch.optim.Adam(theirs)
+    for step in range(12):
+        if step == 4:
+            ours[0].data = ours[0].data.clone()
+        if step == 8:
+            one.load_state_dict(one.state_dict())
+        for a, b in zip(ours, theirs, strict=True):
+            b.grad = torch.randn(6, 4, generator=random, dtype=torch.float64)
+            if step % 3 == 0 or a.grad is None:
+                a.grad = torch.empty(4, 6, dtype=torch.float64).t() if step == 6 else torch.empty_like(b.grad)
+            a.grad.copy_(b.grad)
+        one.step(), two.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        assert one.state[a]["step"] == 12
+
+
+def test_a_copy_of_an_optimizer_steps_its_own_parameters():
+    model = mlp()
+    optimizer = UnitAdam(model.parameters(), fused=True)
+    train(model, optimizer, 3)
+    before = [p.detach().clone() for p in model.parameters()]
+    other, copied = copy.deepcopy((model, optimizer))
+    assert copied.fused
+    train(other, copied, 3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    train(model, optimizer, 3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 0.99999])
+def test_the_table_of_corrections(beta):
+    table = corrections(beta)
+    counts = np.array([1, 2, 10, 1000, len(table) - 1])
+    counts = counts[counts < len(table)]
+    np.testing.assert_allclose(table[counts], -np.expm1(counts * np.log(beta)) if beta else 1.0, rtol=1e-14)
+    assert len(table) == 200_001 or table[-1] == 1.0
+
+
+def test_counts_beyond_the_table():
+    parameter = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+    optimizer = UnitAdam([parameter], betas=(0.9, 0.99999999), fused=True)
+    parameter.grad = torch.full((2, 2), 0.5, dtype=torch.float64)
+    optimizer.step()
+    optimizer.state[parameter]["step"].fill_(300_000)
+    reference = nn.Parameter(parameter.detach().clone())
+    stock_ = torch.optim.Adam([reference], betas=(0.9, 0.99999999))
+    reference.grad = parameter.grad
+    stock_.load_state_dict(
+        {
+            "state": {0: {k: v.clone() for k, v in optimizer.state[parameter].items()}},
+            "param_groups": stock_.state_dict()["param_groups"],
+        }
+    )
+    optimizer.step(), stock_.step()
+    torch.testing.assert_close(parameter, reference, rtol=0, atol=1e-13)
+
+
+def test_parameters_of_several_types_are_taken_each_by_its_own_kind():
+    parameters = [nn.Parameter(torch.ones(3, dtype=kind)) for kind in (torch.float32, torch.float64, torch.bfloat16)]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    taken = FusedAdam()
+    states = [
+        {
+            "step": torch.zeros((), dtype=torch.float64),
+            "exp_avg": torch.zeros_like(p),
+            "exp_avg_sq": torch.zeros_like(p),
+        }
+        for p in parameters
+    ]
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "decoupled": False}
+    assert taken.step(parameters, states, group) == [parameters[2]]
+    assert [float(p[0].detach()) for p in parameters] == pytest.approx([0.9, 0.9, 1.0])
+
+
+# -- continual backprop
+
+
+def pair(model, **settings):
+    """The same method twice on one network: by kernel, and by torch."""
+    net = network(model)
+    one, two = (ContinualBackprop(net.layers, seed=3, **settings) for _ in range(2))
+    two._in_one_pass = lambda *args: None
+    return net, one, two
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.sampled_from([nn.ReLU, nn.Tanh]),
+    st.sampled_from([0.0, 0.9, 0.99]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(1, 9),
+)
+def test_what_continual_backprop_learns_of_units(widths, activation, decay, kind, batch):
+    model = mlp((3, *widths, 2), activation).to(kind)
+    net, one, two = pair(model, decay=decay, maturity=3, replacement_rate=0.02)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        model(torch.randn(batch, 3, generator=random).to(kind))
+        picked = []
+        for method in (one, two):
+            method._replace = lambda network, chosen: picked.append(chosen)  # look, and replace nothing
+            with torch.no_grad():
+                method.after_step(net)
+        if picked:
+            assert picked[0].keys() == picked[1].keys()
+            assert all(torch.equal(picked[0][name], picked[1][name]) for name in picked[0])
+    for layer in net.layers:
+        for name, value in one.state(layer).state_dict().items():
+            torch.testing.assert_close(value, two.state(layer).state_dict()[name], rtol=1e-5, atol=1e-7, msg=name)
+    assert one._in_one_pass._fits
+
+
+def test_several_readers_and_their_columns_count_together():
+    body, heads = mlp((3, 5, 4)), [nn.Linear(4, 2), nn.Linear(7, 3)]
+    from plasticity import Reader
+
+    layers = hidden_layers([*body, nn.ReLU()], [heads[0], Reader(heads[1], first=2)])
+    optimizer = torch.optim.SGD([p for module in (body, *heads) for p in module.parameters()], lr=0.1)
+    net = Network("net", layers, [optimizer])
+    one, two = (ContinualBackprop(layers, decay=0.5) for _ in range(2))
+    two._in_one_pass = lambda *args: None
+    layers[-1].activation(body(torch.randn(6, 3)))
+    with torch.no_grad():
+        one.after_step(net), two.after_step(net)
+    found, expected = one.state(layers[-1]).utility, two.state(layers[-1]).utility
+    outgoing = torch.cat([heads[0].weight, heads[1].weight[:, 2:6]]).abs().mean(0)
+    by_hand = 0.5 * outgoing * net.activations[layers[-1].name].abs().mean(0)
+    torch.testing.assert_close(found, by_hand)
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_that_are_put_elsewhere_are_followed_and_other_layouts_are_torchs():
+    model = mlp((3, 5, 2))
+    net, one, two = pair(model, decay=0.5)
+    for change in (
+        lambda: None,
+        lambda: setattr(model[2].weight, "data", torch.randn(2, 5)),
+        lambda: one.state(net.layers[0]).load_state_dict(two.state(net.layers[0]).state_dict()),
+        lambda: setattr(model[2].weight, "data", torch.randn(5, 2).t()),  # not in rows
+    ):
+        change()
+        model(torch.randn(4, 3))
+        with torch.no_grad():
+            one.after_step(net), two.after_step(net)
+        torch.testing.assert_close(one.state(net.layers[0]).utility, two.state(net.layers[0]).utility)
+    assert not one._in_one_pass._fits
+
+
+def test_other_utilities_are_torchs():
+    net, one, _ = pair(mlp(), utility="zero_contribution")
+    assert one._count_in_one_pass(net.layers, net.activations) is None
