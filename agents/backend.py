@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import torch
 
 from agents.optimizers import owners
 from plasticity import SettingsError, UnitAdam
 from plasticity.settings import unknown
 
 BACKENDS = ("auto", "stock")
+MANY_ROWS = 64
 
 
 def check_backend(choice: str) -> str:
@@ -34,6 +38,23 @@ class ByHand:
 
     why_not: Callable[[Any], str | None]
     make: Callable[[Any], Fast]
+
+
+@contextmanager
+def one_thread(rows: int) -> Iterator[None]:
+    """Let torch use one thread for what is inside, if its matrices have few rows.
+
+    More would cost more than they save, and take cores from the threads that step simulations.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or rows >= MANY_ROWS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Backend:

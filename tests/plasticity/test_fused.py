@@ -180,7 +180,7 @@ def test_what_continual_backprop_learns_of_units(widths, activation, decay, kind
         model(torch.randn(batch, 3, generator=random).to(kind))
         picked = []
         for method in (one, two):
-            method._replace = lambda network, chosen: picked.append(chosen)  # look, and replace nothing
+            method._replace = lambda network, chosen, into=picked: into.append(chosen)  # look, and replace nothing
             with torch.no_grad():
                 method.after_step(net)
         if picked:
