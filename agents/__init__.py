@@ -17,6 +17,7 @@ from agents.adaptation import (
     recovery_steps,
 )
 from agents.alarms import Alarms
+from agents.batched import BatchedVecEnv
 from agents.clock import RegimeClock, target_values
 from agents.evaluation import Evaluation, ForgettingEvaluation, Stretch
 from agents.extractors import extractor_modules
@@ -39,6 +40,7 @@ __all__ = [
     "SAC",
     "Adaptation",
     "Alarms",
+    "BatchedVecEnv",
     "Evaluation",
     "ForgettingEvaluation",
     "GradientGuard",

@@ -3,6 +3,7 @@
 `gymnasium.make("SlipperyAnt-v5", period=500, schedule_seed=7)`, or wrap any environment of your own in `NonStationary`.
 """
 
+from envs.batched import Batch, why_not_batched
 from envs.changes import Change, parse_changes
 from envs.checkpointable import Checkpointable
 from envs.drift import Drift, Linear, OrnsteinUhlenbeck, RandomWalk, Sine
@@ -21,6 +22,7 @@ from envs.when import At, Every, Poisson
 __all__ = [
     "TASKS",
     "At",
+    "Batch",
     "Change",
     "Checkpointable",
     "Drift",
@@ -49,6 +51,7 @@ __all__ = [
     "parse_schedule",
     "stable_physics",
     "targets_of",
+    "why_not_batched",
 ]
 
 register()

@@ -17,6 +17,7 @@ from envs import snapshot
 from envs.changes import BOUNDARIES, parse_changes
 from envs.context import CONTEXTS, check_flat, extended, told
 from envs.grammar import Timeline
+from envs.halves import Result
 from envs.kinds import layers_of
 from envs.live import PREFIX, Live
 from envs.parsing import choose, parse_count, parse_flag
@@ -110,16 +111,26 @@ class NonStationary(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self.observation_space = extended(self.observation_space, self._world.lives)
         self._relabel(change_point=False)
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Result:
         """Step the environment, then let `stride` environment steps pass.
 
         Returns:
             observation, reward, terminated, truncated, info, as Gymnasium's; info says what was in force in this step.
         """
+        return self.after_step(*self.env.step(self.before_step(action)))
+
+    def before_step(self, action: Any) -> Any:
+        """Return the action that the environment gets."""
         world = self._world
         for act in world.actions:
             action = act(action, world.clock)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        return action
+
+    def after_step(
+        self, observation: Any, reward: Any, terminated: bool, truncated: bool, info: dict[str, Any]
+    ) -> Result:
+        """Let `stride` environment steps pass; return what a step returns, given what the environment's own did."""
+        world = self._world
         info.update(self._labels)
         self._labels[CHANGE_POINT] = False
         self._stepped = True

@@ -13,14 +13,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.halves import Result
 from envs.snapshot import is_mujoco
 
 UNSTABLE = "unstable_physics"  # the key in infos
 BAD = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC", "mjWARN_BADCTRL")
 NONE = bytes(4 * len(BAD))  # their counts, of four bytes each, while there are none
-
-
-Result = tuple[Any, Any, bool, bool, dict[str, Any]]
 
 
 def stable_physics(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -47,10 +45,15 @@ class StablePhysics(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Result:
         """Step the environment, and look at MuJoCo's counts of warnings."""
-        result: Result = self.env.step(action)
+        return self.after_step(*self.env.step(action))
+
+    def after_step(
+        self, observation: Any, reward: Any, terminated: bool, truncated: bool, info: dict[str, Any]
+    ) -> Result:
+        """Return what a step returns, given what the environment's own did."""
         if self._counts.tobytes() != NONE:  # a tenth of the time of any()
-            return self._cut(*result)
-        return result
+            return self._cut(observation, reward, terminated, truncated, info)
+        return observation, reward, terminated, truncated, info
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the counts are MuJoCo's."""

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from envs.halves import Result
 from experiments.errors import EnvironmentFailure
 
 FAILURE = "failure"  # key of infos
@@ -51,13 +52,21 @@ class FailureReport(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._failure: Failure | None = None
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Result:
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(self.before_step(action))
+            return observation, reward, terminated, truncated, info
+        except Exception as error:
+            return self.failed_step(error)
+
+    def before_step(self, action: Any) -> Any:
+        if self._failure is not None:
+            raise ElsewhereError("this environment has failed before")
+        return action
+
+    def failed_step(self, error: Exception) -> Result:
         if self._failure is None:
-            try:
-                observation, reward, terminated, truncated, info = self.env.step(action)
-                return observation, reward, terminated, truncated, info
-            except Exception as error:
-                self._failure = Failure.of(error)
+            self._failure = Failure.of(error)
         return _zeros(self.observation_space), 0.0, False, True, {FAILURE: self._failure}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
