@@ -110,11 +110,12 @@ class Batch:
         running = [index for index, lane in enumerate(lanes) if lane.result is None]
         for index, raised in physics.step(running).items():
             lanes[index].fail(raised)
-        running = [index for index, lane in enumerate(lanes) if lane.result is None]
-        if not running:
-            return [lane.result for lane in lanes]  # type: ignore[misc]
-        for index in set(range(len(lanes))) - set(running):
-            acted[index] = acted[running[0]]  # of no effect
+        if failed := [index for index, lane in enumerate(lanes) if lane.result is not None]:
+            if len(failed) == len(lanes):
+                return [lane.result for lane in lanes]  # type: ignore[misc]
+            sound = next(index for index in running if index not in failed)
+            for index in failed:
+                acted[index] = acted[sound]  # of no effect
         as_given = type(actions) is np.ndarray and all(map(operator.is_, acted, rows))
         results = self._robots.after(actions if as_given else acted)
         return [

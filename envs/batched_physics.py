@@ -26,6 +26,7 @@ class Physics:
 
     def bind(self) -> None:
         """Take the simulations that the environments have now."""
+        self._jobs = [(robot.model, robot.data, robot.frame_skip) for robot in self._robots]
         self._controls = [robot.data.ctrl for robot in self._robots]
         self._shapes = [(robot.model.nu,) for robot in self._robots]
 
@@ -38,14 +39,14 @@ class Physics:
 
     def step(self, indices: Sequence[int]) -> dict[int, Exception]:
         """Step these environments by a frame skip; return what MuJoCo raised, by index."""
-        jobs = [(robot.model, robot.data, robot.frame_skip) for robot in map(self._robots.__getitem__, indices)]
+        jobs = self._jobs
 
         def work(piece: int) -> None:
-            model, data, frames = jobs[piece]
+            model, data, frames = jobs[indices[piece]]
             mujoco.mj_step(model, data, frames)
             mujoco.mj_rnePostConstraint(model, data)
 
-        return {indices[piece]: error for piece, error in self._crew.run(work, len(jobs)).items()}
+        return {indices[piece]: error for piece, error in self._crew.run(work, len(indices)).items()}
 
     def close(self) -> None:
         """End the threads."""

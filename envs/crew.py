@@ -15,6 +15,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
+WORTH = 4e-4  # seconds of work that pay for waking a thread, which takes some 50 us
 PATIENCE = 3e-4  # seconds of looking again and again whether others are done, before sleeping
 
 
@@ -27,11 +28,13 @@ class Crew:
     """Threads that wait for work. They end with the process or with the crew, and are made anew after a fork.
 
     Args:
-        threads: how many work, the one that calls `run` among them; with 1 there are no others.
+        threads: how many work at most, the one that calls `run` among them; with 1 there are no others.
+        worth: seconds of work for which one more is called; what pieces take is measured.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, worth: float = WORTH) -> None:
+        self._threads, self._worth = threads, worth
+        self._piece = 0.0  # seconds that one takes
         self._members: list[_Member] = []
         self._process = -1  # where the members are
 
@@ -44,9 +47,15 @@ class Crew:
         if self._process != os.getpid():
             self._hire()
         shift = _Shift(work, pieces)
-        for member in self._members[: pieces - 1]:
+        useful = pieces - 1
+        if self._worth > 0:
+            useful = min(useful, int(pieces * self._piece / self._worth))
+        for member in self._members[:useful]:
             member.call(shift)
-        shift.lead()
+        start = time.perf_counter()
+        own, end = shift.lead()
+        if own:
+            self._piece += 0.1 * ((end - start) / own - self._piece)
         return shift.errors
 
     def close(self) -> None:
@@ -75,9 +84,9 @@ class _Shift:
         self._all_done = threading.Lock()
         self._all_done.acquire()
 
-    def share(self) -> None:
-        """Do pieces until none is left."""
-        work, done = self.work, self._done
+    def share(self) -> int:
+        """Do pieces until none is left; return how many."""
+        work, done, own = self.work, self._done, 0
         for piece in self._left:
             try:
                 work(piece)
@@ -85,6 +94,8 @@ class _Shift:
                 self.errors[piece] = error
             finally:
                 done.append(piece)
+            own += 1
+        return own
 
     def help(self) -> None:
         """As `share`, for another thread than the one that leads."""
@@ -93,18 +104,19 @@ class _Shift:
             with suppress(RuntimeError):  # somebody has said so already
                 self._all_done.release()
 
-    def lead(self) -> None:
-        """Do pieces until none is left, and wait for those of others."""
+    def lead(self) -> tuple[int, float]:
+        """Do pieces until none is left, and wait for those of others; return how many, and when none was left."""
         interrupt: BaseException | None = None
+        own = 0
         try:
-            self.share()
+            own = self.share()
         except BaseException as error:  # a signal's
             interrupt = error
             self._drop()
-        patience = time.perf_counter() + PATIENCE
+        end = time.perf_counter()
         while len(self._done) < self.pieces:
             try:
-                if time.perf_counter() < patience:
+                if time.perf_counter() < end + PATIENCE:
                     time.sleep(0)  # lets go of Python's lock; sleeping and waking takes longer than most waits
                 else:
                     self._all_done.acquire()
@@ -112,6 +124,7 @@ class _Shift:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
+        return own, end
 
     def _drop(self) -> None:
         """Leave the pieces that nobody has begun undone."""

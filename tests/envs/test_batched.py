@@ -380,7 +380,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def test_all_pieces_are_done_once_and_several_at_a_time() -> None:
-    crew, meeting = Crew(3), threading.Barrier(3, timeout=10)
+    crew, meeting = Crew(3, worth=0), threading.Barrier(3, timeout=10)
     crew.run(lambda piece: meeting.wait() and None, 3)  # which takes three threads
     for pieces in range(20):
         done: list[int] = []
@@ -401,8 +401,22 @@ def test_what_pieces_raise_is_returned_and_the_others_are_done() -> None:
     assert sorted(done) == [0, 2, 3, 5]
 
 
+def test_threads_are_called_where_they_pay() -> None:
+    crew, helpers = Crew(4, worth=0.01), set()
+
+    def work(piece: int) -> None:
+        helpers.add(threading.get_ident())
+        time.sleep(seconds)
+
+    for seconds, most in ((1e-5, 1), (0.02, 4)):
+        helpers.clear()
+        for _ in range(8):
+            crew.run(work, 4)
+        assert len(helpers) == most
+
+
 def test_an_interrupt_waits_for_what_has_begun() -> None:
-    crew, main = Crew(2), threading.get_ident()
+    crew, main = Crew(2, worth=0), threading.get_ident()
     begun, ended = threading.Event(), []
 
     def work(piece: int) -> None:
