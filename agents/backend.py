@@ -11,6 +11,7 @@ import torch
 
 from agents.optimizers import owners
 from plasticity import SettingsError, UnitAdam
+from plasticity.native import MISSING, NATIVE
 from plasticity.settings import unknown
 
 BACKENDS = ("auto", "stock")
@@ -72,7 +73,9 @@ class Backend:
         """Why SB3's own is used, or None."""
         if self.choice == "stock":
             return "backend=stock was asked for"
-        return f"{type(model).__name__} has no other" if self._by_hand is None else self._by_hand.why_not(model)
+        if self._by_hand is None:
+            return f"{type(model).__name__} has no other"
+        return self._by_hand.why_not(model) if NATIVE else MISSING
 
     def of(self, model: Any) -> Any:
         """Rollout and update by hand, or None where SB3's own are to be used; the log says why, once."""

@@ -1,6 +1,6 @@
-"""Losses and their gradients by hand, for `agents.fast_ppo`; all arrays are (batch, ...) and of one floating type.
+"""PPO's loss and its gradients by hand, for `agents.fast_ppo`; the arithmetic is in plasticity/native.h.
 
-PPO's loss for one minibatch, as Stable-Baselines3 has it (Schulman et al. 2017, equation 7):
+For one minibatch, as Stable-Baselines3 has it (Schulman et al. 2017, equation 7):
 
     L = -mean min(r A, clip(r, 1 - c, 1 + c) A) - k_e mean H + k_v mean (R - v)^2,   r = exp(log pi(a) - log pi_old(a))
 
@@ -8,121 +8,84 @@ Where r is in range, or r A is the smaller of the two, dL/d log pi(a) = -r A / b
 
     Gaussian       d log pi/d mean = (a - mean) / var    d log pi/d log_std = (a - mean)^2 / var - 1    dH/d log_std = 1
     categorical    d log pi/d logit_j = [a = j] - p_j    dH/d logit_j = -p_j (log p_j + H)
+
+Sums are in double precision. All tensors are dense, on the CPU and of one floating type.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from plasticity.kernels import compiled
+from plasticity.native import NATIVE
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-LOSS, CLIPPED, KL, ENTROPY = range(4)  # of `numbers`: means over the minibatch
 
 
-@compiled
-def normalized(advantages: Any, out: Any) -> None:
-    """Advantages less their mean, divided by their standard deviation (of the sample) + 1e-8."""
-    n = len(advantages)
-    mean = 0.0
-    for i in range(n):
-        mean += advantages[i]
-    mean /= n
-    square = 0.0
-    for i in range(n):
-        square += (advantages[i] - mean) ** 2
-    scale = 1.0 / (math.sqrt(square / (n - 1)) + 1e-8)
-    for i in range(n):
-        out[i] = (advantages[i] - mean) * scale
+class Numbers(NamedTuple):
+    """Means over a minibatch: the clipped loss, the share of clipped ratios, the approximate KL divergence (John
+    Schulman's (r - 1) - log r), and minus the entropy."""
+
+    loss: float
+    clipped: float
+    kl: float
+    entropy: float
 
 
-@compiled
-def _surrogate(log_prob: float, old: float, advantage: float, clip: float, numbers: Any) -> float:
-    """Adds one row to `numbers` and returns dL/d log pi of it, times the batch's size."""
-    log_ratio = log_prob - old
-    ratio = math.exp(log_ratio)
-    bounded = min(max(ratio, 1.0 - clip), 1.0 + clip)
-    numbers[LOSS] -= min(ratio * advantage, bounded * advantage)
-    numbers[CLIPPED] += abs(ratio - 1.0) > clip
-    numbers[KL] += (ratio - 1.0) - log_ratio
-    outside = ratio < 1.0 - clip or ratio > 1.0 + clip  # NaN is not, and so is passed on
-    return 0.0 if outside and not ratio * advantage < bounded * advantage else -ratio * advantage
+def normalized(advantages: Tensor) -> Tensor:
+    """(batch,) less its mean, divided by the standard deviation (of the sample) + 1e-8."""
+    out = torch.empty_like(advantages)
+    NATIVE[out.dtype].normalized(advantages.data_ptr(), len(advantages), out.data_ptr())
+    return out
 
 
-@compiled
-def gaussian(
-    mean: Any, log_std: Any, actions: Any, old: Any, advantages: Any, clip: float, entropy: float, numbers: Any,
-    to_mean: Any, to_log_std: Any,
-) -> None:  # fmt: skip
-    """A diagonal Gaussian's part of the loss. mean, actions: (batch, actions); log_std: (actions,).
+class PolicyLoss:
+    """A policy's part of the loss. clip: c; entropy: k_e. size: of actions, or how many choices there are."""
 
-    entropy: its coefficient k_e. Writes dL/d mean, dL/d log_std and the four numbers.
-    """
-    rows, size = mean.shape
-    numbers[:] = 0.0
-    to_log_std[:] = 0.0
-    inverse, constant = np.empty(size), 0.0
-    for k in range(size):
-        inverse[k] = math.exp(-2.0 * log_std[k])
-        constant += log_std[k] + HALF_LOG_2_PI
-    sums = np.zeros(size)
-    for i in range(rows):
-        log_prob = -constant
-        for k in range(size):
-            log_prob -= 0.5 * (actions[i, k] - mean[i, k]) ** 2 * inverse[k]
-        slope = _surrogate(log_prob, old[i], advantages[i], clip, numbers) / rows
-        for k in range(size):
-            apart = (actions[i, k] - mean[i, k]) * inverse[k]
-            to_mean[i, k] = slope * apart
-            sums[k] += slope * (apart * (actions[i, k] - mean[i, k]) - 1.0)
-    for k in range(size):
-        to_log_std[k] = sums[k] - entropy
-    numbers /= rows
-    numbers[ENTROPY] = -(constant + 0.5 * size)
+    def __init__(self, size: int, dtype: torch.dtype):
+        self._native, self._size = NATIVE[dtype], size
+        self._numbers, self._scratch = torch.empty(4, dtype=torch.float64), torch.empty(2 * size, dtype=torch.float64)
+        self._written = self._numbers.data_ptr(), self._scratch.data_ptr()
 
+    def gaussian(
+        self,
+        mean: Tensor,
+        log_std: Tensor,
+        actions: Tensor,
+        old: Tensor,
+        advantages: Tensor,
+        clip: float,
+        entropy: float,
+        to_log_std: Tensor,
+    ) -> tuple[Tensor, Numbers]:
+        """Of a diagonal Gaussian: dL/d mean and the numbers; writes dL/d log_std.
 
-@compiled
-def categorical(
-    logits: Any, actions: Any, old: Any, advantages: Any, clip: float, entropy: float, numbers: Any, to_logits: Any
-) -> None:
-    """The same for one discrete action. logits: (batch, choices); actions: (batch, 1), whole numbers."""
-    rows, size = logits.shape
-    numbers[:] = 0.0
-    p, log_p = np.empty(size), np.empty(size)
-    for i in range(rows):
-        highest = logits[i, 0]
-        for j in range(size):
-            highest = max(highest, logits[i, j])
-        total = 0.0
-        for j in range(size):
-            total += math.exp(logits[i, j] - highest)
-        total = math.log(total)
-        own = 0.0
-        for j in range(size):
-            log_p[j] = logits[i, j] - highest - total
-            p[j] = math.exp(log_p[j])
-            own -= p[j] * log_p[j]
-        chosen = int(actions[i, 0])
-        slope = _surrogate(log_p[chosen], old[i], advantages[i], clip, numbers)
-        numbers[ENTROPY] -= own
-        for j in range(size):
-            to_logits[i, j] = (
-                (slope if j == chosen else 0.0) - slope * p[j] + entropy * p[j] * (log_p[j] + own)
-            ) / rows
-    numbers /= rows
+        mean, actions: (batch, actions); log_std: (actions,); old: log pi_old, (batch,); advantages: (batch,).
+        """
+        to_mean = torch.empty_like(mean)
+        given = (tensor.data_ptr() for tensor in (mean, log_std, actions, old, advantages))
+        gradients = to_mean.data_ptr(), to_log_std.data_ptr()
+        self._native.gaussian(*given, len(mean), self._size, clip, entropy, *gradients, *self._written)
+        return to_mean, Numbers(*self._numbers.tolist())
+
+    def categorical(
+        self, logits: Tensor, actions: Tensor, old: Tensor, advantages: Tensor, clip: float, entropy: float
+    ) -> tuple[Tensor, Numbers]:
+        """Of one discrete action: dL/d logits and the numbers. logits: (batch, choices); actions: (batch, 1), int64."""
+        to_logits = torch.empty_like(logits)
+        given = (tensor.data_ptr() for tensor in (logits, actions, old, advantages))
+        self._native.categorical(*given, len(logits), self._size, clip, entropy, to_logits.data_ptr(), *self._written)
+        return to_logits, Numbers(*self._numbers.tolist())
 
 
-@compiled
-def squared_error(values: Any, old: Any, returns: Any, clip: float, coefficient: float, to_values: Any) -> float:
-    """mean (R - v)^2, where v may move from `old` by at most `clip` (or freely: infinity); writes k_v dL/dv."""
-    rows, loss = len(values), 0.0
-    for i in range(rows):
-        moved = values[i, 0] - old[i]
-        bounded = min(max(moved, -clip), clip)
-        error = (values[i, 0] if clip == np.inf else old[i] + bounded) - returns[i]
-        loss += error * error
-        to_values[i, 0] = coefficient * 2.0 * error / rows if not abs(moved) > clip else 0.0  # NaN passes
-    return loss / rows
+def squared_error(
+    values: Tensor, old: Tensor, returns: Tensor, clip: float, coefficient: float
+) -> tuple[Tensor, float]:
+    """k_v dL/dv and mean (R - v)^2. values: (batch, 1), which move from `old` by at most `clip` (infinity: freely)."""
+    to_values = torch.empty_like(values)
+    given = (tensor.data_ptr() for tensor in (values, old, returns))
+    loss = NATIVE[values.dtype].squared_error(*given, len(values), clip, coefficient, to_values.data_ptr())
+    return to_values, loss

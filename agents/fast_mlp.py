@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from plasticity import Network
-from plasticity.kernels import add_columns, addressable, compiled, vector
 from plasticity.layers import HiddenLayer
+from plasticity.native import NATIVE, addressable
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 
@@ -72,11 +72,12 @@ class MLPPass:
         self.inputs: Tensor = like.new_empty(rows, mlp.hidden[0].in_features)
         self._slopes = [torch.empty_like(hidden) for hidden in self.hidden]  # dL/dx, then dL/dz
         self._to_inputs = torch.empty_like(self.inputs)
-        self._arrays = [
-            (slope.numpy(), hidden.numpy(), isinstance(layer.activation, nn.Tanh))
-            for slope, hidden, layer in zip(self._slopes, self.hidden, mlp.layers, strict=True)
+        self._native = NATIVE[like.dtype]
+        self._places = [  # as native.c's `through` wants them
+            (slope.data_ptr(), h.data_ptr(), rows, h.shape[1], isinstance(layer.activation, nn.Tanh))
+            for slope, h, layer in zip(self._slopes, self.hidden, mlp.layers, strict=True)
         ]
-        self._biases = [gradient.numpy() for gradient in mlp.gradients[1::2]]
+        self._biases = [gradient.data_ptr() for gradient in mlp.gradients[1::2]]
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """inputs: (rows, inputs); they must stay as they are until the backward pass is done."""
@@ -98,13 +99,12 @@ class MLPPass:
         into = mlp.gradients
         for place, gradient in enumerate(gradients, start=depth):
             torch.mm(gradient.t(), self.hidden[-1], out=into[2 * place])
-            self._biases[place][:] = 0
-            add_columns(gradient.numpy(), 0, self._biases[place])
+            self._native.columns(gradient.data_ptr(), *gradient.shape, self._biases[place])
         slope = self._from_heads(gradients)
         recorded: dict[str, tuple[Tensor, Tensor]] = {}
         for place in reversed(range(depth)):
             before = slope.clone() if network is not None and network.records_gradients else slope
-            _through_activation(*self._arrays[place], self._biases[place])
+            self._native.through(*self._places[place], self._biases[place])
             if before is not slope:
                 recorded[mlp.layers[place].name] = (slope.clone(), before)
             reads = self.hidden[place - 1] if place else self.inputs
@@ -121,7 +121,7 @@ class MLPPass:
         mlp = self.mlp
         slope = self._from_heads(gradients)
         for place in reversed(range(len(mlp.hidden))):
-            _through_slope(*self._arrays[place])
+            self._native.through(*self._places[place], None)
             into = self._slopes[place - 1] if place else self._to_inputs
             slope = torch.mm(slope, mlp.hidden[place].weight, out=into)
         return slope
@@ -141,10 +141,10 @@ class Clip:
     def __init__(self, gradients: Sequence[Tensor]):
         self._held = list(gradients)  # whose addresses these are
         self._table = np.array([(gradient.data_ptr(), gradient.numel()) for gradient in gradients], np.int64)
-        self._like = gradients[0].numpy().ravel()[:1]
+        self._clip, self._arguments = NATIVE[gradients[0].dtype].clip, (self._table.ctypes.data, len(gradients))
 
     def __call__(self, max_norm: float) -> None:
-        _clip(self._table, max_norm, self._like)
+        self._clip(*self._arguments, max_norm)
 
 
 def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[nn.Module]) -> str | None:
@@ -174,42 +174,3 @@ def is_free(parameter: nn.Parameter) -> bool:
     """Whether a parameter is trained, and nothing hangs on its gradient that only autograd would call."""
     hooks: Any = (parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
     return parameter.requires_grad and not any(hooks)
-
-
-@compiled
-def _clip(table: Any, max_norm: float, like: Any) -> None:
-    total = 0.0
-    for t in range(len(table)):
-        gradient, square = vector(table[t, 0], table[t, 1], like), like[0] * 0
-        for i in range(len(gradient)):
-            square += gradient[i] * gradient[i]
-        total += square
-    scale = np.empty(1, like.dtype)
-    scale[0] = max_norm / (np.sqrt(total) + 1e-6)
-    if not scale[0] >= 1.0:  # NaN is passed on, as torch does
-        factor = scale[0]
-        for t in range(len(table)):
-            gradient = vector(table[t, 0], table[t, 1], like)
-            for i in range(len(gradient)):
-                gradient[i] *= factor
-
-
-@compiled
-def _through_slope(slope: Any, hidden: Any, tanh: bool) -> None:
-    """dL/dx to dL/dz, in place."""
-    for row in range(len(slope)):
-        d, h = slope[row], hidden[row]
-        if tanh:
-            for i in range(len(d)):
-                d[i] *= 1 - h[i] * h[i]
-        else:
-            for i in range(len(d)):
-                d[i] = 0 if h[i] <= 0 else d[i]  # as torch does with NaN
-
-
-@compiled
-def _through_activation(slope: Any, hidden: Any, tanh: bool, bias: Any) -> None:
-    """The same, and its sum over the rows."""
-    _through_slope(slope, hidden, tanh)
-    bias[:] = 0
-    add_columns(slope, 0, bias)

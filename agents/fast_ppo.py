@@ -67,6 +67,7 @@ class FastPPO:
         own = [] if self.to_log_std is None else [self.to_log_std]
         self._clip = Clip([*self.pi.gradients, *self.vf.gradients, *own])
         self.dtype = self.pi.parameters[0].dtype
+        self._loss = losses.PolicyLoss(policy.action_net.out_features, self.dtype)  # type: ignore[arg-type]
         self.parameters = list(policy.parameters())
         self._acting: dict[int, tuple[MLPPass, MLPPass]] = {}
 
@@ -118,7 +119,7 @@ class FastPPO:
             for batch in data.minibatches(model.batch_size):
                 numbers, loss = self._gradients(model, batch, clip, clip_values)
                 logged.append((*numbers, loss))
-                kls.append(numbers[losses.KL])
+                kls.append(numbers.kl)
                 if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
                     go_on = False
                     if model.verbose >= 1:
@@ -133,36 +134,28 @@ class FastPPO:
 
     def _gradients(
         self, model: Any, batch: tuple[Tensor, ...], clip: float, clip_values: float
-    ) -> tuple[tuple[float, ...], float]:
-        """Work out one minibatch's gradients; its four numbers (`agents.fast_losses`), and the value loss."""
+    ) -> tuple[losses.Numbers, float]:
+        """Work out one minibatch's gradients; its numbers and the value loss."""
         observations, actions, old_values, old_log_probs, advantages, returns = batch
         rows = len(observations)
         pi, vf = self.pi.at(rows), self.vf.at(rows)
         (head,), (values,) = pi(observations), vf(observations)
-        to_head, to_values = torch.empty_like(head), torch.empty_like(values)
-        weights = advantages.numpy()
         if model.normalize_advantage and rows > 1:
-            weights = np.empty_like(weights)
-            losses.normalized(advantages.numpy(), weights)
-        numbers = np.zeros(4)
-        given = (actions.numpy(), old_log_probs.numpy(), weights, clip, float(model.ent_coef), numbers)
+            advantages = losses.normalized(advantages)
+        given = actions, old_log_probs, advantages, clip, float(model.ent_coef)
         if self.log_std is None:
-            losses.categorical(head.numpy(), *given, to_head.numpy())
+            to_head, numbers = self._loss.categorical(head, *given)
         else:
-            log_std = self.log_std.detach().numpy()
-            losses.gaussian(head.numpy(), log_std, *given, to_head.numpy(), self.to_log_std.numpy())  # type: ignore[union-attr]
+            to_head, numbers = self._loss.gaussian(head, self.log_std, *given, self.to_log_std)  # type: ignore[arg-type]
             self.log_std.grad = self.to_log_std
-        loss = losses.squared_error(
-            values.numpy(), old_values.numpy(), returns.numpy(), clip_values, float(model.vf_coef), to_values.numpy()
-        )
+        to_values, loss = losses.squared_error(values, old_values, returns, clip_values, float(model.vf_coef))
         pi.backward([to_head], self.policy.networks["pi"])
         vf.backward([to_values], self.policy.networks["vf"])
-        return tuple(numbers.tolist()), loss
+        return numbers, loss
 
     def _log(self, model: Any, logged: list[tuple[float, ...]], kls: list[float], clip: float) -> None:
         policy_loss, clipped, _, entropy, value_loss = np.mean(logged, axis=0).tolist()
-        last = logged[-1]
-        total = last[losses.LOSS] + model.ent_coef * last[losses.ENTROPY] + model.vf_coef * last[4]
+        total = logged[-1][0] + model.ent_coef * logged[-1][3] + model.vf_coef * logged[-1][4]
         buffer, record = model.rollout_buffer, model.logger.record
         record("train/entropy_loss", entropy)
         record("train/policy_gradient_loss", policy_loss)

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from plasticity.kernels import TYPES, addressable, compiled, matrix, vector
+from plasticity.native import NATIVE, addressable
 
 LONGEST = 200_000  # of the tables of bias corrections; counts beyond it are worked out one by one
-_LIKE = {kind: (np.zeros(1, own), np.zeros(1, np.int64)) for kind, own in TYPES.items()}
 
 
 class FusedAdam:
@@ -24,7 +22,7 @@ class FusedAdam:
 
     def __init__(self) -> None:
         self._seen: dict[nn.Parameter, _Seen] = {}
-        self._tables: dict[tuple[nn.Parameter, ...], NDArray[np.int64]] = {}
+        self._tables: dict[tuple[nn.Parameter, ...], _Table] = {}
 
     def step(
         self, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
@@ -52,12 +50,24 @@ class FusedAdam:
 
     def _step(self, parameters: list[nn.Parameter], kind: torch.dtype, group: Mapping[str, Any]) -> None:
         key = tuple(parameters)
-        if (table := self._tables.get(key)) is None:
-            table = self._tables[key] = np.array([self._seen[parameter].row for parameter in parameters], np.int64)
+        if key not in self._tables:
+            self._tables[key] = _Table([seen.row for parameter in parameters if (seen := self._seen[parameter]).row])
+        table = self._tables[key]
         beta1, beta2 = group["betas"]
         decay = 0.0 if group["decoupled"] else group["weight_decay"]
-        numbers = np.array((group["lr"], beta1, beta2, group["eps"], decay), np.float64)
-        _step(table, numbers, corrections(beta1), corrections(beta2), *_LIKE[kind])
+        table.numbers[:] = group["lr"], beta1, beta2, group["eps"], decay
+        NATIVE[kind].adam(*table.arguments, *corrections(beta1).argument, *corrections(beta2).argument, table.scratch)
+
+
+class _Table:
+    """What the loops are told of several parameters; all that it points to is held here."""
+
+    def __init__(self, rows: Sequence[tuple[int, ...]]):
+        self._table = np.array(rows, np.int64)
+        self._scratch = np.empty(2 * int((self._table[:, 4] + self._table[:, 5]).max()))
+        self.numbers = np.empty(5)
+        self.arguments = (self._table.ctypes.data, len(rows), self.numbers.ctypes.data)
+        self.scratch = self._scratch.ctypes.data
 
 
 class _Seen:
@@ -101,73 +111,14 @@ def _tensors(parameter: nn.Parameter, state: Mapping[str, Any]) -> tuple[Any, ..
     )
 
 
-@functools.lru_cache(maxsize=8)
-def corrections(beta: float) -> NDArray[np.float64]:
+class _Corrections:
     """1 - beta^count for each count until it is 1; the last entry stands for all counts beyond, if it is."""
-    needed = 1 if beta == 0 else math.ceil(math.log(2**-54) / math.log(beta))
-    counts = np.arange(min(needed, LONGEST) + 1, dtype=np.float64)
-    found: NDArray[np.float64] = 1 - beta**counts if beta == 0 else -np.expm1(counts * math.log(beta))
-    return found
+
+    def __init__(self, beta: float):
+        needed = 1 if beta == 0 else math.ceil(math.log(2**-54) / math.log(beta))
+        counts = np.arange(min(needed, LONGEST) + 1, dtype=np.float64)
+        self.table = 1 - beta**counts if beta == 0 else -np.expm1(counts * math.log(beta))
+        self.argument = (self.table.ctypes.data, len(self.table))
 
 
-@compiled
-def _correction(beta: float, count: int, table: Any) -> Any:
-    if count < len(table):
-        return table[count]
-    return 1.0 if table[-1] == 1.0 else 1.0 - beta**count
-
-
-@compiled
-def _fill(counts: Any, numbers: Any, first: Any, second: Any, size: Any, scale: Any) -> Any:
-    """For each count the step's size lr / (1 - beta1^count), and 1 / sqrt(1 - beta2^count)."""
-    for k in range(len(counts)):
-        # a count of 0 can stand beside a larger one only: the smaller of two counts, which decides, has been raised
-        size[k] = numbers[0] / _correction(numbers[1], counts[k], first)
-        scale[k] = 1.0 / np.sqrt(_correction(numbers[2], counts[k], second))
-
-
-@compiled
-def _step(table: Any, numbers: Any, first: Any, second: Any, like: Any, whole: Any) -> None:
-    # taken out of the loops as numbers of the parameters' own type
-    n = np.empty(5, like.dtype)
-    n[0], n[1], n[2], n[3], n[4] = numbers[4], numbers[2], 1.0 - numbers[1], 1.0 - numbers[2], numbers[3]
-    decay, keep, new1, new2, eps = n[0], n[1], n[2], n[3], n[4]
-    for t in range(len(table)):
-        rows, columns = table[t, 4], table[t, 5]
-        step = vector(table[t, 6], 1, numbers)
-        step[0] += 1
-        if table[t, 7] == 0:  # one count for all
-            size = rows * columns
-            p, g = vector(table[t, 0], size, like), vector(table[t, 1], size, like)
-            m, v = vector(table[t, 2], size, like), vector(table[t, 3], size, like)
-            count = np.array([np.int64(step[0])])
-            both = np.empty((2, 1), like.dtype)
-            _fill(count, numbers, first, second, both[0], both[1])
-            length, scale = both[0, 0], both[1, 0]
-            for i in range(size):
-                gradient = g[i] + decay * p[i]
-                mean = m[i] + (gradient - m[i]) * new1
-                square = keep * v[i] + new2 * gradient * gradient
-                m[i], v[i] = mean, square
-                p[i] -= length * mean / (np.sqrt(square) * scale + eps)
-            continue
-        by_row, by_column = np.empty((2, rows), like.dtype), np.zeros((2, columns), like.dtype)
-        counts = vector(table[t, 7], rows, whole)
-        counts += 1
-        _fill(counts, numbers, first, second, by_row[0], by_row[1])
-        if table[t, 8] != 0:
-            counts = vector(table[t, 8], columns, whole)
-            counts += 1
-            _fill(counts, numbers, first, second, by_column[0], by_column[1])
-        P, G = matrix(table[t, 0], rows, columns, like), matrix(table[t, 1], rows, columns, like)
-        M, V = matrix(table[t, 2], rows, columns, like), matrix(table[t, 3], rows, columns, like)
-        for j in range(rows):
-            row_length, row_scale = by_row[0, j], by_row[1, j]
-            for i in range(columns):
-                gradient = G[j, i] + decay * P[j, i]
-                mean = M[j, i] + (gradient - M[j, i]) * new1
-                square = keep * V[j, i] + new2 * gradient * gradient
-                M[j, i], V[j, i] = mean, square
-                # the smaller count decides, and it has the smaller correction
-                length, scale = max(row_length, by_column[0, i]), max(row_scale, by_column[1, i])
-                P[j, i] -= length * mean / (np.sqrt(square) * scale + eps)
+corrections = functools.lru_cache(maxsize=8)(_Corrections)

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plasticity.kernels import TYPES, add_columns, add_magnitudes, addressable, compiled, matrix, vector
 from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
+from plasticity.native import NATIVE, addressable
 
-_LIKE = {kind: (np.zeros(1, own), np.zeros(1, np.int64)) for kind, own in TYPES.items()}
 BUFFERS = ("age", "mean_activation", "utility", "budget")  # of what continual backprop remembers of a layer
 
 
@@ -39,6 +38,8 @@ class FusedContribution:
     ) -> NDArray[np.int64] | None:
         """Count this minibatch in; how many units each layer is to replace, or None where nothing was done.
 
+        The result is written over by the next call.
+
         activations: (batch, units) by layer; rate: numerator and denominator of the replacement rate.
         """
         held = [tensor for layer in layers for tensor in _tensors(layer, states[layer.name])]
@@ -48,14 +49,12 @@ class FusedContribution:
         if not self._fits:
             return None
         kind = held[-1].dtype
-        for row, layer in zip(self._table, layers, strict=True):
-            h = activations[layer.name]
-            if h.dim() != 2 or h.dtype != kind or not h.is_contiguous():
-                return None
-            row[0], row[1] = h.data_ptr(), len(h)
-        counts = np.empty(len(layers), np.int64)
-        _observe(self._table, self._readers, decay, maturity, *rate, counts, *_LIKE[kind])
-        return counts
+        seen = [activations[layer.name] for layer in layers]
+        if any(h.dim() != 2 or h.dtype != kind or not h.is_contiguous() for h in seen):
+            return None
+        self._table[:, :2] = [(h.data_ptr(), len(h)) for h in seen]
+        NATIVE[kind].contribution(*self._arguments, decay, maturity, *rate, *self._results)
+        return self._counts
 
     def _look(self, layers: Sequence[HiddenLayer], states: Mapping[str, nn.Module], held: list[Tensor]) -> None:
         self._held, self._addresses = held, [tensor.data_ptr() for tensor in held]
@@ -73,6 +72,12 @@ class FusedContribution:
                 weight = weight_of(reader.linear)
                 readers.append((weight.data_ptr(), *weight.shape, reader.first))
         self._table, self._readers = np.array(rows, np.int64), np.array(readers, np.int64)
+        self._counts, self._scratch = (
+            np.empty(len(layers), np.int64),
+            np.empty(3 * max(layer.units for layer in layers)),
+        )
+        self._arguments = self._table.ctypes.data, len(layers), self._readers.ctypes.data
+        self._results = self._counts.ctypes.data, self._scratch.ctypes.data
 
 
 def _tensors(layer: HiddenLayer, state: nn.Module) -> list[Tensor]:
@@ -88,40 +93,3 @@ def _is_plain(layer: HiddenLayer) -> bool:
         and all(reader.span == 1 for reader in layer.readers)
         and all(weight_of(linear).dim() == 2 and not isinstance(linear, CONVOLUTIONS) for linear in linears)
     )
-
-
-@compiled
-def _observe(
-    table: Any,
-    readers: Any,
-    decay: float,
-    maturity: int,
-    numerator: int,
-    denominator: int,
-    counts: Any,
-    like: Any,
-    whole: Any,
-) -> None:
-    for layer in range(len(table)):
-        rows, units = table[layer, 1], table[layer, 2]
-        h = matrix(table[layer, 0], rows, units, like)
-        age, mean = vector(table[layer, 3], units, whole), vector(table[layer, 4], units, like)
-        utility, budget = vector(table[layer, 5], units, like), vector(table[layer, 6], 1, whole)
-        total, size, outgoing = np.zeros(units, like.dtype), np.zeros(units, like.dtype), np.zeros(units, like.dtype)
-        add_columns(h, 0, total)
-        add_magnitudes(h, 0, size)
-        weights = 0
-        for reader in range(table[layer, 7], table[layer, 7] + table[layer, 8]):
-            outputs, first = readers[reader, 1], readers[reader, 3]
-            weight = matrix(readers[reader, 0], outputs, readers[reader, 2], like)
-            weights += outputs
-            add_magnitudes(weight, first, outgoing)
-        mature = 0
-        for i in range(units):
-            age[i] += 1
-            mature += age[i] > maturity
-            mean[i] += (total[i] / rows - mean[i]) * (1 - decay)
-            utility[i] += (outgoing[i] / weights * (size[i] / rows) - utility[i]) * (1 - decay)
-        budget[0] += mature * numerator
-        counts[layer] = budget[0] // denominator
-        budget[0] -= counts[layer] * denominator

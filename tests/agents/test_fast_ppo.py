@@ -280,11 +280,11 @@ def test_the_losses_gradients_are_autograds(seed, rows, size, clip, entropy):
     old[0] = log_prob[0].item()  # a ratio of exactly 1
     loss, ratio = surrogate(log_prob, old, advantages, clip)
     (loss - entropy * policy.entropy().sum(1).mean()).backward()
-    numbers, to_head, to_log_std = np.zeros(4), np.empty((rows, size)), np.empty(size)
-    given_ = (actions.numpy(), old.numpy(), advantages.numpy(), clip, entropy, numbers)
-    losses.gaussian(head.detach().numpy(), log_std.detach().numpy(), *given_, to_head, to_log_std)
-    np.testing.assert_allclose(to_head, head.grad.numpy(), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(to_log_std, log_std.grad.numpy(), rtol=1e-9, atol=1e-12)
+    to_log_std, policy_loss = torch.empty(size, dtype=torch.float64), losses.PolicyLoss(size, torch.float64)
+    given_ = actions, old, advantages, clip, entropy
+    to_head, numbers = policy_loss.gaussian(head.detach(), log_std.detach(), *given_, to_log_std)
+    torch.testing.assert_close(to_head, head.grad, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(to_log_std, log_std.grad, rtol=1e-9, atol=1e-12)
     kl = ((ratio - 1) - (log_prob - old)).mean().item()
     clipped = ((ratio - 1).abs() > clip).double().mean().item()
     expected = [loss.item(), clipped, kl, -policy.entropy().sum(1).mean().item()]
@@ -297,10 +297,9 @@ def test_the_losses_gradients_are_autograds(seed, rows, size, clip, entropy):
     old = log_prob.detach() + 0.3 * torch.randn(rows, generator=random, dtype=torch.float64)
     loss, ratio = surrogate(log_prob, old, advantages, clip)
     (loss - entropy * policy.entropy().mean()).backward()
-    given_ = (choice[:, None].numpy(), old.numpy(), advantages.numpy(), clip, entropy, numbers)
-    losses.categorical(logits.detach().numpy(), *given_, to_head)
-    np.testing.assert_allclose(to_head, logits.grad.numpy(), rtol=1e-9, atol=1e-12)
-    assert numbers[losses.ENTROPY] == pytest.approx(-policy.entropy().mean().item())
+    to_head, numbers = policy_loss.categorical(logits.detach(), choice[:, None], old, advantages, clip, entropy)
+    torch.testing.assert_close(to_head, logits.grad, rtol=1e-9, atol=1e-12)
+    assert numbers.entropy == pytest.approx(-policy.entropy().mean().item())
 
 
 @settings(max_examples=40, deadline=None)
@@ -313,7 +312,6 @@ def test_the_value_losss_gradient_is_autograds(seed, rows, clip):
     predicted = values[:, 0] if clip == math.inf else old + torch.clamp(moved, -clip, clip)
     loss = nn.functional.mse_loss(returns, predicted)
     (0.7 * loss).backward()
-    into = np.empty((rows, 1))
-    found = losses.squared_error(values.detach().numpy(), old.numpy(), returns.numpy(), clip, 0.7, into)
+    into, found = losses.squared_error(values.detach(), old, returns, clip, 0.7)
     assert found == pytest.approx(loss.item())
-    np.testing.assert_allclose(into, values.grad.numpy(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(into, values.grad, rtol=1e-9, atol=1e-12)
