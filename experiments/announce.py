@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.algorithm import PlasticAlgorithm
 from agents.clock import PREFIX
 from experiments.build import gradient_steps_per_step, planned_steps
+from experiments.environment import stepping
 from experiments.schema import Config
 from plasticity import method_config, network_options
 
@@ -24,7 +25,8 @@ GRADIENT_STEP_SETTINGS = ("maturity", "period")
 def announce(config: Config, folder: Path, model: PlasticAlgorithm, console: Console) -> None:
     """Print the plan of a run."""
     assert model.env is not None
-    tell([*plan(config, folder, changes_within(model.env, planned_steps(config))), how(model)], console)
+    lines = plan(config, folder, changes_within(model.env, planned_steps(config)))
+    tell([*lines, *(f"  {line}" for line in stepping(config, model.env)), how(model)], console)
 
 
 def how(model: PlasticAlgorithm) -> str:

@@ -12,6 +12,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from agents import BatchedVecEnv
+from agents.batched import why_not
 from envs import TASKS, Checkpointable, NonStationary, parse_changes, stable_physics
 from envs.lookup import arguments, find_spec, unexpected_argument
 from experiments.failure_report import FailureReport
@@ -19,6 +21,7 @@ from experiments.guard import Guard
 from experiments.memory import memory_faults
 from experiments.normalization import normalization_faults, normalized
 from experiments.schema import Config, EnvSettings
+from experiments.threads import threads
 from experiments.workers import Workers
 
 Env = gym.Env[Any, Any]
@@ -43,11 +46,25 @@ def make_env(settings: EnvSettings) -> Env:
 def make_vec_env(config: Config) -> VecEnv:
     """`env.n_envs` copies, guarded; copy i is seeded with seed + i when the model is built."""
     copies = range(config.env.n_envs)
-    if config.env.vector == "subproc":
+    if config.env.vectorization == "subproc":
         env: VecEnv = Workers([partial(_make_env_in_worker, config.env, config.seed + index) for index in copies])
     else:
         env = DummyVecEnv([partial(_make_reporting_env, config.env) for _ in copies])
+        if config.env.vectorization != "dummy" and why_not(env.envs) is None:
+            env = BatchedVecEnv([partial(_the_same, one) for one in env.envs], threads(config))
     return normalized(config, Guard(env, config.run.guard))
+
+
+def stepping(config: Config, env: VecEnv) -> list[str]:
+    """A line where the environments that `make_vec_env` made are not stepped as was asked."""
+    inner = env.unwrapped
+    if config.env.vectorization != "batched" or not isinstance(inner, DummyVecEnv) or isinstance(inner, BatchedVecEnv):
+        return []
+    return [f"env.vectorization=batched is not possible, they are stepped one after the other: {why_not(inner.envs)}"]
+
+
+def _the_same(env: Env) -> Env:
+    return env
 
 
 def _make_env_in_worker(settings: EnvSettings, seed: int) -> Env:

@@ -40,8 +40,9 @@ PACKAGES = ("pliant-rl", "torch", "numpy", "gymnasium", "mujoco", "stable-baseli
 
 
 def learned_part(config: Config) -> dict[str, Any]:
-    """The configuration without its length, what is measured and where it is kept: what decides what is learned."""
-    return {k: v for k, v in config.as_dict().items() if k != "total_steps" and k not in NOT_LEARNED}
+    """The configuration without its length, what is measured, where it is kept and how environments are stepped."""
+    found = {k: v for k, v in config.as_dict().items() if k != "total_steps" and k not in NOT_LEARNED}
+    return found | {"env": {k: v for k, v in found["env"].items() if k != "vectorization"}}
 
 
 def config_hash(config: Config) -> str:

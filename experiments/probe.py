@@ -43,7 +43,7 @@ def load_config(folder: Path) -> Config:
         config = validate(yaml.safe_load((folder / files.CONFIG).read_text("utf-8")))
     except (yaml.YAMLError, AttributeError) as error:
         raise BadInput(f"{folder / files.CONFIG} cannot be read: {error}") from error
-    return replace(config, device="cpu", env=replace(config.env, vector="dummy"))
+    return replace(config, device="cpu", env=replace(config.env, vectorization="dummy"))
 
 
 def probe_run(folder: Path, config: Config) -> tuple[Numbers, Numbers]:

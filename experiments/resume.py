@@ -17,7 +17,7 @@ from experiments.schema import Config
 
 PINNED = ("torch", "numpy", "mujoco")  # whose versions must be those a checkpoint was made with
 NUMERIC = (*PINNED, "gymnasium", "stable-baselines3", "pliant-rl")  # which have a say in what numbers come out
-VECTOR = "env.vector: "  # may differ: bits depend on it, what is learned does not; see `_other_circumstances`
+VECTORIZATION = "env.vectorization: "  # may differ: what is learned does not depend on it, bits may, see `vector`
 WAYS = "choose another folder with run.dir=FOLDER, or replace the run with run.overwrite=true"
 
 
@@ -48,7 +48,7 @@ def look(folder: Path, config: Config, facts: Mapping[str, Any]) -> Found:
     if not (folder / files.CONFIG).is_file():
         raise BadInput(f"{folder} holds something that is not a run; choose another folder with run.dir=FOLDER")
     old = yaml.safe_load((folder / files.CONFIG).read_text("utf-8"))
-    differing = [line for line in files.differences(old, config.as_dict()) if not line.startswith(VECTOR)]
+    differing = [line for line in files.differences(old, config.as_dict()) if not line.startswith(VECTORIZATION)]
     if differing:
         raise BadInput([f"{folder} holds a run of another configuration: {WAYS}", *differing])
     if run.resume == "never":
@@ -124,6 +124,11 @@ def changed_versions(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> list[s
 def pinned(changed: Iterable[str]) -> list[str]:
     """Those of `changed_versions` with which a run does not go on unasked."""
     return [text for text in changed if text.split()[0] in PINNED]
+
+
+def vector(config: Config) -> str:
+    """What the bits of a run depend on of how its environments are stepped: in a process each, or in this one."""
+    return "subproc" if config.env.vectorization == "subproc" else "dummy"
 
 
 def inexactness(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> list[str]:

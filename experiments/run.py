@@ -136,7 +136,7 @@ def circumstances(config: Config) -> dict[str, Any]:
     return {
         "versions": files.package_versions(resume.NUMERIC),
         "threads": torch.get_num_threads(),
-        "vector": config.env.vector,
+        "vector": resume.vector(config),
         "device": config.device,
     }
 

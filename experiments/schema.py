@@ -17,6 +17,7 @@ from experiments.run_settings import RunSettings
 from plasticity import METHODS, method_config
 from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
 
+VECTORIZATIONS = ("auto", "dummy", "batched", "subproc")
 DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
@@ -24,13 +25,15 @@ DEVICES = ("cpu", "cuda", "mps", "auto")
 class EnvSettings:
     """id: any registered one. kwargs go to `gymnasium.make`. changes: make a stationary environment non-stationary.
 
+    vectorization: how the copies are stepped. dummy: one after the other; batched: MuJoCo's simulations at once, with
+        the same results to the last bit; auto: batched where it can be, else dummy; subproc: a process each.
     schedule_seed: what the world goes through; null in a file stands for the run's seed.
     normalize_observations, normalize_rewards: by running statistics, as SB3's VecNormalize does.
     """
 
     id: str = ""
     n_envs: int = setting(1, within="[1, 1024]")
-    vector: str = setting("dummy", choices=("dummy", "subproc"))
+    vectorization: str = setting("auto", choices=VECTORIZATIONS)
     kwargs: Any = field(default_factory=dict)
     changes: Any = ()
     schedule_seed: int = setting(0, within="[0, inf)")

@@ -402,17 +402,21 @@ def test_what_pieces_raise_is_returned_and_the_others_are_done() -> None:
 
 
 def test_threads_are_called_where_they_pay() -> None:
-    crew, helpers = Crew(4, worth=0.01), set()
+    crew = Crew(4, worth=0.01)
 
-    def work(piece: int) -> None:
-        helpers.add(threading.get_ident())
-        time.sleep(seconds)
+    def workers(seconds: float) -> int:
+        found = set()
 
-    for seconds, most in ((1e-5, 1), (0.02, 4)):
-        helpers.clear()
+        def work(piece: int) -> None:
+            found.add(threading.get_ident())
+            time.sleep(seconds)
+
         for _ in range(8):
             crew.run(work, 4)
-        assert len(helpers) == most
+        return len(found)
+
+    assert workers(1e-5) == 1
+    assert workers(0.02) == 4
 
 
 def test_an_interrupt_waits_for_what_has_begun() -> None:

@@ -264,7 +264,8 @@ def test_gradient_steps_per_environment_step() -> None:
 
 def test_the_hash_stands_for_what_is_learned() -> None:
     usual = config_hash(configured())
-    for word in ("total_steps=9", "logging.monitor_every=7", "run.root=x", "run.name=x", "run.dir=y"):
+    same = ("total_steps=9", "logging.monitor_every=7", "run.root=x", "run.name=x", "run.dir=y")
+    for word in (*same, "env.vectorization=dummy", "env.vectorization=subproc"):
         assert config_hash(configured(word)) == usual, word
     assert config_hash(configured("env.kwargs.period=3.2768e4")) == usual
     others = [

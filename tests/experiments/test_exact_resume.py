@@ -93,7 +93,7 @@ SLOW = {
     "SAC with a step for each of four": sac("agent.train_freq=4", "agent.gradient_steps=-1", at=44),
     "one's own optimizer settings": ppo("agent.weight_decay=0.01", "agent.decoupled=true", "agent.ent_coef=0.01"),
     "Slippery Ant with SAC": sac(*ANT[:3], *NORMALIZED, "agent.buffer_size=100", cbp=CBP),
-    "workers": ppo("env.vector=subproc", cbp=CBP),
+    "workers": ppo("env.vectorization=subproc", cbp=CBP),
     "fresh agents": ppo("evaluation.episodes=1", "evaluation.fresh=true"),
     "drifting Ant": Scenario(PPO.and_("env=drifting_ant", *ANT[1:2], ANT[3])),
     "Hopper with forces": Scenario(PPO.and_("env=slippery_hopper", *ANT[1:])),

@@ -230,14 +230,14 @@ def test_counts_go_on_in_another_guard() -> None:
         second.step(np.zeros(3, int))
 
 
-@pytest.mark.parametrize("words", [[], ["env.vector=subproc"], ["env.normalize_observations=true"]])
+@pytest.mark.parametrize("words", [[], ["env.vectorization=subproc"], ["env.normalize_observations=true"]])
 def test_runs_have_it_under_normalisation(words: list[str]) -> None:
     composed = compose(["env=ns_pendulum", "env.n_envs=2", "run.guard.reward_limit=5", "agent=ppo", *words])
     venv = make_vec_env(validate(composed.tree))
     guard = unwrap_vec_wrapper(venv, Guard)
     assert isinstance(guard, Guard)
     assert guard.settings.reward_limit == 5
-    assert isinstance(guard.venv, Workers if "env.vector=subproc" in words else DummyVecEnv)
+    assert isinstance(guard.venv, Workers if "env.vectorization=subproc" in words else DummyVecEnv)
     assert guard.env_is_wrapped(FailureReport) == guard.env_is_wrapped(Monitor) == [True, True]
     assert isinstance(venv, VecNormalize) == ("env.normalize_observations=true" in words)
     with pytest.raises(NumericFailure, match=r"run\.guard\.reward_limit is 5"):

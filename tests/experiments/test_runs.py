@@ -326,7 +326,7 @@ def test_an_environment_made_non_stationary_by_its_settings(command: Callable[..
 
 @pytest.mark.slow
 def test_worker_processes_give_the_same_episodes(ppo: tuple[Path, Outcome], tmp_path: Path) -> None:
-    assert run_train([*PPO_WORDS, "env.vector=subproc"], tmp_path).code == 0
+    assert run_train([*PPO_WORDS, "env.vectorization=subproc"], tmp_path).code == 0
     first, second = (rows(only_folder(cwd) / files.EPISODES) for cwd in (ppo[0], tmp_path))
     assert first == second
 

@@ -242,7 +242,7 @@ def test_another_version(package: str, stopped: Shared, program: Program) -> Non
 def test_another_thread_count_and_vector_class(stopped: Shared, program: Program) -> None:
     folder = stopped.copy(program)
     step = max(steps(folder))
-    outcome = program.main(*WORDS, "run.threads=2", "env.vector=subproc")
+    outcome = program.main(*WORDS, "run.threads=2", "env.vectorization=subproc")
     assert (outcome.code, outcome.err) == (0, "")
     assert (
         "warning: a resumed run will not equal an undisturbed one to the last bit:\n"

@@ -17,7 +17,7 @@ from tests.reliability.program import Program, alive, seconds_until_gone, steps
 from tests.reliability.words import CARTPOLE, ROLLOUT, TOTAL
 
 ENDLESS = "total_steps=100_000_000"
-WORKERS = [*CARTPOLE, "env.vector=subproc", ENDLESS]
+WORKERS = [*CARTPOLE, "env.vectorization=subproc", ENDLESS]
 
 
 @pytest.mark.case(4, "SIGTERM", "checkpoint within one rollout, exit 143, says the step and the command to go on")
@@ -117,7 +117,7 @@ def test_a_worker_is_killed(program: Program) -> None:
 def test_an_environment_raises(program: Program) -> None:
     world = ["env=gym", "env.id=tests.reliability.worlds:Unlucky-v0", "+env.kwargs.trouble=exception"]
     before = set(psutil.Process().children(recursive=True))
-    outcome = program.main(*CARTPOLE[2:], *world, "env.vector=subproc", "total_steps=1000")
+    outcome = program.main(*CARTPOLE[2:], *world, "env.vectorization=subproc", "total_steps=1000")
     left = set(psutil.Process().children(recursive=True)) - before
     assert not [process for process in alive(list(left)) if not _helps(process)]
     assert outcome.code == 4

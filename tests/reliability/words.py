@@ -7,7 +7,7 @@ PPO = ["env.n_envs=2", f"agent.n_steps={ROLLOUT // 2}", "agent.n_epochs=2", *SMA
 CARTPOLE = ["env=ns_cartpole", "env.kwargs.period=500", *PPO]
 ANT = ["env=slippery_ant", "env.kwargs.period=300", *PPO]
 SAC = [
-    *("agent=sac", "env=ns_pendulum", "env.kwargs.period=150", "env.n_envs=2", "env.vector=subproc"),
+    *("agent=sac", "env=ns_pendulum", "env.kwargs.period=150", "env.n_envs=2", "env.vectorization=subproc"),
     *("env.normalize_observations=true", "env.normalize_rewards=true"),
     *("agent.learning_starts=60", "agent.batch_size=32", "agent.buffer_size=300", *SMALL),
     *("run.dir=run", "run.checkpoint.every=50"),
