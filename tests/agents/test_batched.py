@@ -63,6 +63,8 @@ def test_the_time_limit_is_told() -> None:
     assert [info["TimeLimit.truncated"] for info in ends] == [True] * 6
     ends = compare(*both(slippery("SlipperyHopper-v5", max_episode_steps=1_000)), 60)
     assert {info["TimeLimit.truncated"] for info in ends} == {False}
+    ends = compare(*both(slippery("SlipperyHopper-v5", max_episode_steps=1, healthy_z_range=(5, 6))), 3)
+    assert {info["TimeLimit.truncated"] for info in ends} == {False}  # terminated too
 
 
 def test_what_the_monitor_of_sb3_keeps(tmp_path: Any) -> None:

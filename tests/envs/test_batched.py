@@ -241,7 +241,7 @@ class Halved(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         try:
             return self.after_step(*self.env.step(self.before_step(action)))
-        except ZeroDivisionError as error:
+        except (ZeroDivisionError, ValueError) as error:
             return self.failed_step(error)
 
     def before_step(self, action: Any) -> Any:
@@ -251,7 +251,7 @@ class Halved(gym.Wrapper[Any, Any, Any, Any]):
         return observation, 2 * reward, *rest
 
     def failed_step(self, error: Exception) -> Any:
-        if not isinstance(error, ZeroDivisionError):
+        if not isinstance(error, ZeroDivisionError | ValueError):
             raise error
         return np.zeros(11), -1.0, False, True, {"raised": str(error)}
 
@@ -264,6 +264,12 @@ class Overruled(Halved):
 class Extended(Halved):
     def before_step(self, action: Any) -> Any:
         return 0.5 * action
+
+
+class Dividing(Halved):
+    def after_step(self, observation: Any, reward: Any, *rest: Any) -> Any:
+        1 / bool(observation[0] > 1.24)
+        return super().after_step(observation, reward, *rest)
 
 
 def patched() -> Env:
@@ -319,9 +325,11 @@ def test_arguments() -> None:
         Batch([gym.make("Hopper-v5")], threads=0)
 
 
-@pytest.mark.parametrize("kind", [Halved, Extended])
+@pytest.mark.parametrize("kind", [Halved, Extended, Dividing])
 def test_wrappers_that_say_their_halves(kind: Any) -> None:
-    Pair(lambda: TimeLimit(kind(make("Hopper-v5")), 20)).step(30)
+    pair = Pair(lambda: TimeLimit(kind(make("Hopper-v5")), 20))
+    pair.step(30)
+    assert any("raised" in info for info in pair.infos) == (kind is Dividing)
 
 
 class Failing:
@@ -341,8 +349,11 @@ class Failing:
     def restore(self) -> None: ...
 
     def _pass(self, thing: Any, where: str) -> Any:
-        if where == self.where and self._env.np_random_seed == 1 and self._env.data.time > 0.05:
-            raise ZeroDivisionError(where)
+        if self._env.np_random_seed == 1 and self._env.data.time > 0.05:
+            if where == self.where:
+                raise ZeroDivisionError(where)
+            if (where, self.where) == ("action", "nonsense"):
+                return "nonsense"
         return thing
 
     def action(self, action: Any, t: int) -> Any:
@@ -363,6 +374,29 @@ def test_what_fails_inside_is_taken_by_the_wrapper_that_takes_it(where: str) -> 
     assert {"raised": where} in pair.infos
     with pytest.raises(ZeroDivisionError, match=where):
         Pair(lambda: make("Hopper-v5", [change])).step(20)
+
+
+def test_an_action_that_is_none_fails_alone() -> None:
+    change = {"target": Failing("nonsense"), "when": "every:10", "to": "cycle:1,2"}
+    pair = Pair(lambda: TimeLimit(Halved(make("Hopper-v5", [change])), 30))
+    pair.step(20)
+    assert any("raised" in info for info in pair.infos)
+
+
+def test_states_that_are_not_finite_are_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mujoco
+
+    pair, step = Pair(lambda: make("Ant-v5", disable_env_checker=True)), mujoco.mj_step
+
+    def broken(model: Any, data: Any, nstep: int) -> None:
+        step(model, data, nstep)
+        if data is pair.alone[1].unwrapped.data or data is pair.together[1].unwrapped.data:  # type: ignore[attr-defined]
+            data.qvel[3] = np.inf
+
+    pair.step(2)
+    monkeypatch.setattr(mujoco, "mj_step", broken)
+    pair.step(1)
+    assert pair.ends[-3:] == [(False, False), (True, False), (False, False)]
 
 
 # The threads.
@@ -396,9 +430,13 @@ def test_what_pieces_raise_is_returned_and_the_others_are_done() -> None:
             raise KeyError(piece)
         done.append(piece)
 
-    errors = Crew(2).run(work, 6)
+    gc.collect()
+    before, crew = alive(), Crew(2, worth=0)
+    errors = crew.run(work, 6)
     assert {piece: error.args for piece, error in errors.items()} == {1: (1,), 4: (4,)}
     assert sorted(done) == [0, 2, 3, 5]
+    del errors, crew  # whose tracebacks know each other
+    eventually(lambda: gc.collect() >= 0 and alive() <= before)
 
 
 def test_threads_are_called_where_they_pay() -> None:
@@ -432,8 +470,12 @@ def test_an_interrupt_waits_for_what_has_begun() -> None:
             time.sleep(0.2)
             ended.append(piece)
 
-    with pytest.raises(KeyboardInterrupt):
-        crew.run(work, 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(work, 4)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(ended) == 1
     assert crew.run(lambda piece: None, 5) == {}
 
@@ -461,7 +503,7 @@ def test_a_fork_makes_its_own_threads() -> None:
     if (child := os.fork()) == 0:
         try:
             pair.step(3)
-            os._exit(0)
+            os._exit(alive() != 1)
         except BaseException:
             os._exit(1)
     deadline = time.monotonic() + 30
