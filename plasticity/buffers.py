@@ -1,8 +1,9 @@
-"""Tensors of a method that are saved and loaded with it, one for each of some parameters or layers."""
+"""Tensors of a method that are saved and loaded with it: one for each of some parameters or layers, and counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,3 +24,21 @@ class Buffers(nn.Module):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.buffers(recurse=False))
+
+
+class HostCounts(nn.Module):
+    """A module whose counts and flags stay on the CPU wherever it is moved.
+
+    They are buffers of no dimension that hold a whole number or a truth, read at every gradient step to decide what to
+    do: on a GPU each look would wait for all that is under way.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        kept = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None and buffer.dim() == 0 and not buffer.is_floating_point()
+        }
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(kept)
+        return self

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from plasticity.buffers import HostCounts
 from plasticity.network import Network
 
 
@@ -101,7 +102,7 @@ class Chain(nn.ModuleList, Intervention):
         return {key: values for intervention in self for key, values in intervention.histograms().items()}  # type: ignore[operator]
 
 
-class Every(nn.Module, Intervention):
+class Every(HostCounts, Intervention):
     """Another intervention, at every `period`-th gradient step only (the first time at step `period`)."""
 
     steps: torch.Tensor
@@ -133,7 +134,7 @@ class Every(nn.Module, Intervention):
         return self.intervention.histograms()  # type: ignore[operator, no-any-return]
 
 
-class OnChange(nn.Module, Intervention):
+class OnChange(HostCounts, Intervention):
     """Another intervention, at the first gradient step after each change of the world only.
 
     Agents tell of changes themselves (`agents.RegimeClock`); in a loop of one's own call `notice_change()`.

@@ -95,6 +95,7 @@ class ContinualBackprop(nn.Module, Intervention):
         for state in self.layers.values():
             state.denominator.fill_(self._denominator)  # type: ignore[operator]
         self._in_one_pass = FusedContribution()
+        self._quiet: dict[str, int] = {}  # for so many steps no budget can come to a unit, were all units eligible
         self.register_load_state_dict_post_hook(_rescale_budgets)  # type: ignore[no-untyped-call]
         self._warn_of_inexact_transfer(layers)
 
@@ -113,10 +114,12 @@ class ContinualBackprop(nn.Module, Intervention):
     def after_step(self, network: Network) -> None:
         layers, picked = network.trained_layers, {}
         counts = self._count_in_one_pass(layers, network.activations)
+        if counts is not None:
+            self._quiet.clear()
         for index, layer in enumerate(layers):
             if counts is None:
                 self._observe(layer, network.activations[layer.name])
-                count = self._spend(self.state(layer))
+                count = self._spend(layer.name, self.state(layer))
             else:
                 count = torch.tensor(counts[index]) if counts[index] else None
             if count is not None:
@@ -159,7 +162,7 @@ class ContinualBackprop(nn.Module, Intervention):
         lowest = torch.arange(worth.shape[-1], device=worth.device) < count[..., None]
         return torch.zeros_like(eligible).scatter(-1, order, lowest)
 
-    def _spend(self, state: _UnitState) -> Tensor | None:
+    def _spend(self, name: str, state: _UnitState) -> Tensor | None:
         """How many units to replace, (*replicas,), or None if none anywhere."""
         eligible = (state.age > self.config.maturity).sum(-1)
         if self.config.rounding == "stochastic":
@@ -168,7 +171,13 @@ class ContinualBackprop(nn.Module, Intervention):
             drawn = (expected.floor() + (chance < expected.frac())).long()
             return drawn if drawn.any() else None
         state.budget.add_(eligible, alpha=self._numerator)
-        if int(state.budget.max()) < self._denominator:
+        if (quiet := self._quiet.pop(name, 0)) > 0:
+            self._quiet[name] = quiet - 1
+            return None  # without a look at the budget: on a GPU that would wait for all that is under way
+        highest = int(state.budget.max())
+        if highest < self._denominator:
+            most = max(self._numerator * state.age.shape[-1], 1)
+            self._quiet[name] = (self._denominator - highest - 1) // most
             return None
         count = state.budget // self._denominator
         state.budget.sub_(count, alpha=self._denominator)
@@ -253,6 +262,7 @@ class _UnitState(nn.Module):
 def _rescale_budgets(module: nn.Module, incompatible_keys: Any) -> None:
     """A budget saved under another replacement rate counts in other units."""
     assert isinstance(module, ContinualBackprop)
+    module._quiet.clear()
     for state in module.layers.values():
         assert isinstance(state, _UnitState)
         saved, own = int(state.denominator), module._denominator

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from plasticity.buffers import Buffers
+from plasticity.buffers import Buffers, HostCounts
 from plasticity.intervention import Intervention
 from plasticity.network import Network
 from plasticity.settings import check, setting
@@ -34,7 +34,7 @@ class HareTortoiseConfig:
         return HareTortoise(network, **asdict(self))
 
 
-class HareTortoise(nn.Module, Intervention):
+class HareTortoise(HostCounts, Intervention):
     """slow <- momentum * slow + (1 - momentum) * fast after every gradient step; every `period` steps fast <- slow.
 
     The fast network (hare) is the one that trains and acts; the slow one (tortoise) is a buffer with a storage of its

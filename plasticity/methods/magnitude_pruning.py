@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from plasticity.buffers import HostCounts
 from plasticity.intervention import Intervention
 from plasticity.network import Network
 from plasticity.settings import SettingsError, check, from_mapping, setting
@@ -41,7 +42,7 @@ class MagnitudePruningConfig:
         return MagnitudePruning(network, **asdict(self))
 
 
-class MagnitudePruning(nn.Module, Intervention):
+class MagnitudePruning(HostCounts, Intervention):
     """The smallest weights of each hidden layer vanish for good, a few every `period` gradient steps.
 
     At gradient step t each network misses s_t = s (1 - (1 - (t - start) / (end - start))^3) of its hidden weights, 0

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from plasticity.buffers import HostCounts
 from plasticity.intervention import Intervention
 from plasticity.layers import HiddenLayer
 from plasticity.metrics import dormancy_score
@@ -50,7 +51,7 @@ class NeuroplasticExpansionConfig:
         return NeuroplasticExpansion(network, **asdict(self))
 
 
-class NeuroplasticExpansion(nn.Module, Intervention):
+class NeuroplasticExpansion(HostCounts, Intervention):
     """Every `period` gradient steps each hidden layer loses weights of dormant units and grows more of them elsewhere.
 
     At first, when this is made, only the largest weights of each layer exist. Growth slows down as a half cosine: at

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plasticity.buffers import HostCounts
 from plasticity.copies import HeadsCopy
 from plasticity.initialisation import INITIALISATIONS, redraw, uniform_bounds
 from plasticity.intervention import Every, Idle, Intervention, OnChange, Period, Randomness, schedule
@@ -108,7 +109,7 @@ class PlasticityInjection(nn.Module, Intervention):
         return {"injected": float(self.online.injected)}
 
 
-class _Correction(nn.Module):
+class _Correction(HostCounts):
     """What an injected network's heads put out besides the live network: frozen(x) - copy(x).
 
     Hooks on the first hidden layer and on the heads bring it there; before the injection they do nothing.
@@ -119,7 +120,7 @@ class _Correction(nn.Module):
     def __init__(self, layers: Sequence[HiddenLayer]):
         super().__init__()
         self.frozen, self.copy = _Function(layers), _Function(layers)
-        self.register_buffer("injected", torch.zeros((), dtype=torch.bool, device=layers[0].weight.device))
+        self.register_buffer("injected", torch.zeros((), dtype=torch.bool))
         self._pending: dict[int, Tensor] = {}
         layers[0].linear.register_forward_pre_hook(self._read)
         for place, head in enumerate(_heads(layers)):

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from plasticity.buffers import HostCounts
 from plasticity.intervention import Intervention, Randomness
 from plasticity.layers import HiddenLayer
 from plasticity.network import Network
@@ -41,7 +42,7 @@ class RigLConfig:
         return RigL(network, seed=seed, **asdict(self))
 
 
-class RigL(nn.Module, Intervention):
+class RigL(HostCounts, Intervention):
     """Every `period` gradient steps each hidden layer drops its smallest weights and grows as many elsewhere.
 
     Which weights exist at first is drawn at random, when this is made, and the others are 0 from then on. At gradient
