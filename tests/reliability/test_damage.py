@@ -16,7 +16,7 @@ from experiments.checkpoint.store import sealed
 from tests.reliability.compare import assert_equal_runs, contents, newest
 from tests.reliability.conftest import Shared
 from tests.reliability.program import Outcome, Program, steps
-from tests.reliability.words import CARTPOLE, ROLLOUT, TOTAL
+from tests.reliability.words import CARTPOLE, ROLLOUT, TOTAL, with_two_threads
 
 WORDS = [*CARTPOLE, f"total_steps={TOTAL}"]
 
@@ -242,7 +242,7 @@ def test_another_version(package: str, stopped: Shared, program: Program) -> Non
 def test_another_thread_count_and_vector_class(stopped: Shared, program: Program) -> None:
     folder = stopped.copy(program)
     step = max(steps(folder))
-    outcome = program.main(*WORDS, "run.threads=2", "env.vectorization=subproc")
+    outcome = program.main(*with_two_threads(WORDS), "env.vectorization=subproc")
     assert (outcome.code, outcome.err) == (0, "")
     assert (
         "warning: a resumed run will not equal an undisturbed one to the last bit:\n"

@@ -15,7 +15,7 @@ from experiments.checkpoint.store import Checkpoint, Store
 from tests.reliability.compare import assert_equal_runs, curves, differing, newest, state, table
 from tests.reliability.conftest import Shared
 from tests.reliability.program import Program, steps
-from tests.reliability.words import ANT, CARTPOLE, ROLLOUT, SAC, TOTAL
+from tests.reliability.words import ANT, CARTPOLE, ROLLOUT, SAC, TOTAL, with_two_threads
 
 
 @pytest.mark.case(
@@ -136,7 +136,7 @@ def test_the_same_seed_twice(whole: Shared, stopped: Shared, program: Program) -
     assert_equal_runs(whole.folder, program.folder)
     program.folder.rename(program.cwd / "other")
     stopped.copy(program)
-    outcome = program.main(*CARTPOLE, f"total_steps={TOTAL}", "run.threads=2")
+    outcome = program.main(*with_two_threads(CARTPOLE), f"total_steps={TOTAL}")
     assert (outcome.code, outcome.err) == (0, "")
     step = f"{newest(stopped.folder).step:,}"
     assert (
