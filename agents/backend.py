@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from agents.optimizers import owners
+from agents.unchanged import Unchanged
 from plasticity import SettingsError, UnitAdam
 from plasticity.native import MISSING, NATIVE
 from plasticity.settings import unknown
@@ -67,6 +68,7 @@ class Backend:
     def __init__(self, choice: str, by_hand: ByHand | None):
         self.choice, self._by_hand = choice, by_hand
         self._made: Fast | None = None
+        self._unchanged: Unchanged | None = None
         self._told: str | None = None
 
     def why_stock(self, model: Any) -> str | None:
@@ -79,6 +81,9 @@ class Backend:
 
     def of(self, model: Any) -> Any:
         """Rollout and update by hand, or None where SB3's own are to be used; the log says why, once."""
+        if self._unchanged is not None and self._unchanged(model):
+            return self._made
+        self._unchanged = None
         reason = self.why_stock(model)
         if reason is not None:
             if self.choice != "stock" and reason != self._told:
@@ -91,4 +96,5 @@ class Backend:
             for owner in owners(model.policy):
                 if isinstance(owner.optimizer, UnitAdam):
                     owner.optimizer.fused = True
+        self._unchanged = Unchanged(model)
         return self._made

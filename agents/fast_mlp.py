@@ -30,15 +30,15 @@ ACTIVATIONS = (nn.ReLU, nn.Tanh)
 class PlainMLP:
     """The weights of such a network, and the gradients that its passes write.
 
-    layers: the hidden layers in order; heads: the linear layers that read the last.
+    layers: the hidden layers in order; heads: the linear layers that read the last. trained: whether it has gradients.
     """
 
-    def __init__(self, layers: Sequence[HiddenLayer], heads: Sequence[nn.Linear]):
+    def __init__(self, layers: Sequence[HiddenLayer], heads: Sequence[nn.Linear], trained: bool = True):
         self.layers, self.heads = tuple(layers), tuple(heads)
         linears: list[Any] = [layer.linear for layer in layers]
         self.hidden: list[nn.Linear] = linears
         self.parameters: list[nn.Parameter] = [p for linear in [*linears, *heads] for p in (linear.weight, linear.bias)]
-        self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters if trained]
         self._passes: dict[int, MLPPass] = {}
 
     def give_gradients(self) -> None:
@@ -64,20 +64,25 @@ class MLPPass:
     by the next call.
     """
 
-    def __init__(self, mlp: PlainMLP, rows: int):
+    def __init__(self, mlp: PlainMLP, rows: int, hidden: list[Tensor] | None = None):
         self.mlp = mlp
         like = mlp.parameters[0]
-        self.hidden = [like.new_empty(rows, linear.out_features) for linear in mlp.hidden]
+        self.hidden = hidden or [like.new_empty(rows, linear.out_features) for linear in mlp.hidden]
         self.outputs = [like.new_empty(rows, head.out_features) for head in mlp.heads]
         self.inputs: Tensor = like.new_empty(rows, mlp.hidden[0].in_features)
         self._slopes = [torch.empty_like(hidden) for hidden in self.hidden]  # dL/dx, then dL/dz
-        self._to_inputs = torch.empty_like(self.inputs)
         self._native = NATIVE[like.dtype]
         self._places = [  # as native.c's `through` wants them
             (slope.data_ptr(), h.data_ptr(), rows, h.shape[1], isinstance(layer.activation, nn.Tanh))
             for slope, h, layer in zip(self._slopes, self.hidden, mlp.layers, strict=True)
         ]
         self._biases = [gradient.data_ptr() for gradient in mlp.gradients[1::2]]
+
+    def first(self, rows: int, inputs: Tensor) -> MLPPass:
+        """The first rows of this pass, to go backward through; inputs: what they read, (rows, inputs)."""
+        part = MLPPass(self.mlp, rows, [hidden[:rows] for hidden in self.hidden])
+        part.inputs = inputs
+        return part
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """inputs: (rows, inputs); they must stay as they are until the backward pass is done."""
@@ -116,18 +121,23 @@ class MLPPass:
             hidden = {layer.name: h.detach() for layer, h in zip(mlp.layers, self.hidden, strict=True)}
             network.record(self.inputs, hidden, recorded)
 
-    def input_gradient(self, gradients: Sequence[Tensor]) -> Tensor:
-        """dL/d(inputs), (rows, inputs), and no parameter's gradient."""
-        mlp = self.mlp
+    def input_gradient(self, gradients: Sequence[Tensor], chosen: Tensor, first: int) -> Tensor:
+        """dL/d(inputs) of some rows, from column `first` on, (chosen, inputs - first); and no parameter's gradient.
+
+        gradients: dL/d(outputs) of each head, (chosen, outputs). chosen: which rows of the pass, int64.
+        """
         slope = self._from_heads(gradients)
-        for place in reversed(range(len(mlp.hidden))):
-            self._native.through(*self._places[place], None)
-            into = self._slopes[place - 1] if place else self._to_inputs
-            slope = torch.mm(slope, mlp.hidden[place].weight, out=into)
-        return slope
+        for place in reversed(range(len(self.hidden))):
+            hidden, is_tanh = self.hidden[place], self._places[place][-1]
+            given = slope.data_ptr(), hidden.data_ptr(), chosen.data_ptr()
+            self._native.through_chosen(*given, *slope.shape, is_tanh)
+            weight = self.mlp.hidden[place].weight
+            if place:
+                slope = torch.mm(slope, weight, out=self._slopes[place - 1][: len(slope)])
+        return slope @ weight[:, first:].t().contiguous().t()  # a few columns are read three times as fast so
 
     def _from_heads(self, gradients: Sequence[Tensor]) -> Tensor:
-        slope = self._slopes[-1]
+        slope = self._slopes[-1][: len(gradients[0])]
         first, *others = zip(gradients, self.mlp.heads, strict=True)
         torch.mm(first[0], first[1].weight, out=slope)
         for gradient, head in others:

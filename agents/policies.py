@@ -182,6 +182,19 @@ class PlasticActorCriticCnnPolicy(PlasticPolicy, ActorCriticCnnPolicy):
 class PlasticSACPolicy(PlasticPolicy, SACPolicy):
     """SB3's SAC policy with plasticity; networks `actor`, `qf0`, `qf1`, ..."""
 
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        if self.fast is None or torch.is_grad_enabled():
+            return super()._predict(observation, deterministic)
+        actions: Tensor = self.fast.act(observation, deterministic)
+        return actions
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Of actor and critics; targets are never trained."""
+        if self.fast is None:
+            super().set_training_mode(mode)
+        else:
+            self.fast.set_training_mode(mode)
+
 
 class PlasticSACCnnPolicy(PlasticPolicy, SACCnnPolicy):
     """SB3's SAC policy for images with plasticity; also a network `qf_features`."""

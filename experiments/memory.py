@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
+from agents.replay import keeps_single_precision
 from experiments.agent_settings import PPOSettings
 from experiments.schema import Config
 
@@ -45,15 +46,19 @@ def memory_faults(config: Config, observes: gym.Space[Any], acts: gym.Space[Any]
 
 
 def row_bytes(config: Config, observes: gym.Space[Any], acts: gym.Space[Any]) -> int:
-    """Bytes for one environment step of one sub-environment in SB3's buffers, of the spaces' own types.
+    """Bytes for one environment step of one sub-environment in the buffers, of the spaces' own types.
 
     Rollout: observation, action, and reward, return, episode start, value, log probability and advantage as float32.
-    Replay: observation, the next one, action (float64 as float32), and reward, done and timeout as float32.
+    Replay: observation, the next one (float64 as float32 where nothing reads more), action (float64 as float32), and
+    reward, done and timeout as float32.
     """
     shape = get_obs_shape(observes)
     assert isinstance(shape, tuple)
-    observation = int(np.prod(shape)) * np.dtype(observes.dtype).itemsize
     rollout, number = isinstance(config.agent, PPOSettings), np.dtype(acts.dtype)
+    kind = np.dtype(observes.dtype)
+    if not rollout and keeps_single_precision(kind, config.env.normalize_observations):
+        kind = np.dtype(np.float32)
+    observation = int(np.prod(shape)) * kind.itemsize
     if number == np.float64 and not rollout:
         number = np.dtype(np.float32)
     action = get_action_dim(acts) * number.itemsize

@@ -48,6 +48,7 @@ INLINE double surrogate(double log_prob, double old, double advantage, double cl
 #define ABS fabsf
 #define SQRT sqrtf
 #include "native.h"
+#include "native_sac.h"
 #undef REAL
 #undef NAME
 #undef ABS
@@ -58,6 +59,7 @@ INLINE double surrogate(double log_prob, double old, double advantage, double cl
 #define ABS fabs
 #define SQRT sqrt
 #include "native.h"
+#include "native_sac.h"
 
 /* What import would call; this is a plain library, opened by its path. */
 EXPORT void *PyInit__native(void) { return 0; }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 MISSING = (
-    "Pliant's compiled part is missing: install a C compiler (such as gcc) and install Pliant again "
+    "Pliant's compiled part is missing or out of date: install a C compiler (such as gcc) and install Pliant again "
     "(python -m pip install -e .)"
 )
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -30,7 +30,14 @@ _SIGNATURES = {
     "gaussian": [*[_ADDRESS] * 5, _COUNT, _COUNT, _NUMBER, _NUMBER, *[_ADDRESS] * 4],
     "categorical": [*[_ADDRESS] * 4, _COUNT, _COUNT, _NUMBER, _NUMBER, *[_ADDRESS] * 3],
     "squared_error": [*[_ADDRESS] * 3, _COUNT, _NUMBER, _NUMBER, _ADDRESS],
+    "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
+    "squashed_slopes": [*[_ADDRESS] * 6, _COUNT, *[_NUMBER] * 3, _ADDRESS, _ADDRESS],
+    "bellman": [*[_ADDRESS] * 3, _COUNT, *[_ADDRESS] * 4, _COUNT, _NUMBER, _NUMBER],
+    "actor_loss": [*_TABLE, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
+    "through_chosen": [*[_ADDRESS] * 3, _COUNT, _COUNT, _COUNT],
+    "polyak": [*_TABLE, _NUMBER],
 }
+_LOSSES = ("squared_error", "bellman", "actor_loss")  # which return one number
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,12 @@ class Native:
     gaussian: Any
     categorical: Any
     squared_error: Any
+    squashed: Any
+    squashed_slopes: Any
+    bellman: Any
+    actor_loss: Any
+    through_chosen: Any
+    polyak: Any
 
 
 def _load() -> dict[torch.dtype, Native]:
@@ -57,8 +70,11 @@ def _load() -> dict[torch.dtype, Native]:
     for kind in (torch.float32, torch.float64):
         functions = {}
         for name, arguments in _SIGNATURES.items():
-            function = functions[name] = getattr(library, f"{name}_{str(kind).removeprefix('torch.')}")
-            function.argtypes, function.restype = arguments, _NUMBER if name == "squared_error" else None
+            exported = f"{name}_{str(kind).removeprefix('torch.')}"
+            if not hasattr(library, exported):
+                return {}  # built from an earlier version
+            function = functions[name] = getattr(library, exported)
+            function.argtypes, function.restype = arguments, _NUMBER if name in _LOSSES else None
         sets[kind] = Native(**functions)
     return sets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 
+from agents import replay
 from experiments import memory
 from experiments.compose import compose
 from experiments.environment import environment_faults
@@ -35,10 +37,14 @@ def held(buffer: Any) -> int:
 
 @pytest.mark.parametrize(("observes", "acts"), SPACES)
 @pytest.mark.parametrize("agent", ["ppo", "sac"])
-def test_a_row_is_as_large_as_in_sb3_s_buffers(agent: str, observes: Any, acts: Any) -> None:
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_row_is_as_large_as_in_the_buffers(agent: str, normalised: bool, observes: Any, acts: Any) -> None:
     made: Any = {"ppo": RolloutBuffer, "sac": ReplayBuffer}[agent](30, observes, acts, "cpu", n_envs=3)
+    if agent == "sac":
+        replay.fit(made, SimpleNamespace(norm_obs=True) if normalised else None)
     rows = 90 if agent == "ppo" else 30
-    assert row_bytes(config(f"agent={agent}"), observes, acts) * rows == held(made)
+    settings = config(f"agent={agent}", f"env.normalize_observations={str(normalised).lower()}")
+    assert row_bytes(settings, observes, acts) * rows == held(made)
 
 
 def test_a_buffer_that_does_not_fit_is_a_fault_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:

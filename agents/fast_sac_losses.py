@@ -1,0 +1,129 @@
+"""SAC's losses and their gradients by hand, for `agents.fast_sac`; the arithmetic is in plasticity/native_sac.h.
+
+The policy is a squashed Gaussian (Haarnoja et al. 2018, appendix C), as Stable-Baselines3 has it: with e ~ N(0, 1),
+
+    s = exp(clip(log_std, -20, 2))     z = mean + s e     a = tanh(z)
+    log pi(a) = sum over actions of -((z - mean) / s)^2 / 2 - log s - log(2 pi) / 2 - log(1 - a^2 + 1e-6)
+
+With temperature t, n critics, Q their targets and batch size B, the losses of critics and actor are
+
+    L_c = sum over critics of mean (q - y)^2 / 2     y = r + (1 - done) gamma (min Q(s', a') - t log pi(a'))
+    L_a = mean (t log pi(a) - min q(s, a))
+
+so dL_c/dq = (q - y) / B, and dL_a/dq = -1 / B for the critic whose value is the least (the first of equals), 0 for all
+others: each row of the batch goes back through one critic only. As e is held, z - mean = s e is not of the mean:
+
+    dL_a/dz = (1 - a^2) (dL_a/da + (t / B) 2 a / (1 - a^2 + 1e-6))     dL_a/d mean = dL_a/dz
+    dL_a/d log_std = dL_a/dz s e - t / B where log_std is within its range, 0 elsewhere
+
+Sums are in double precision. All tensors are dense, on the CPU and of one floating type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
+from torch import Tensor
+
+from plasticity.native import NATIVE
+
+
+class Squashed:
+    """Room for `rows` actions that are drawn from a squashed Gaussian. epsilon: 1e-6 above.
+
+    noise, std, actions: (rows, size); log_prob: (rows,). All are written over by the next call.
+    """
+
+    def __init__(self, rows: int, size: int, epsilon: float, like: Tensor):
+        self._native, self._epsilon = NATIVE[like.dtype], epsilon
+        self.noise, self.std, self.actions, self._log_std, self._z, self._room, self._to_mean, self._to_log_std = (
+            like.new_empty(rows, size) for _ in range(8)
+        )
+        self.log_prob = like.new_empty(rows)
+
+    def __call__(self, mean: Tensor, log_std: Tensor, batches: int = 1) -> Tensor:
+        """The actions. mean, log_std: (rows, size), of so many batches, for each of which numbers are drawn anew."""
+        for noise in self.noise.chunk(batches):
+            noise.normal_()
+        torch.clamp(log_std, LOG_STD_MIN, LOG_STD_MAX, out=self._log_std)
+        torch.exp(self._log_std, out=self.std)
+        torch.mul(self.noise, self.std, out=self._z).add_(mean)
+        torch.tanh(self._z, out=self.actions)
+        torch.mul(self.actions, self.actions, out=self._room).neg_().add_(1).add_(self._epsilon)
+        given = (t.data_ptr() for t in (mean, self._log_std, self.std, self._z, self._room))
+        self._native.squashed(*given, *mean.shape, self.log_prob.data_ptr())
+        return self.actions
+
+    def slopes(self, log_std: Tensor, to_actions: Tensor, weight: float) -> list[Tensor]:
+        """dL/d mean and dL/d log_std of the first rows. log_std: as given; to_actions: dL/da; weight: t / B."""
+        rows, size = to_actions.shape
+        to_mean, to_log_std = self._to_mean[:rows], self._to_log_std[:rows]
+        given = (t.data_ptr() for t in (log_std, self.std, self.noise, self.actions, self._room, to_actions))
+        numbers = rows * size, weight, LOG_STD_MIN, LOG_STD_MAX
+        self._native.squashed_slopes(*given, *numbers, to_mean.data_ptr(), to_log_std.data_ptr())
+        return [to_mean, to_log_std]
+
+
+class CriticsLoss:
+    """Room for the losses of a batch of `rows`. targets, values: what each target and critic puts out, (rows, 1).
+
+    slopes: dL_c/dq of each critic, (rows, 1).
+    """
+
+    def __init__(self, targets: Sequence[Tensor], values: Sequence[Tensor]):
+        self._native, self._rows = NATIVE[values[0].dtype], len(values[0])
+        self.slopes = [torch.empty_like(value) for value in values]
+        self._held = [*targets, *values]  # whose addresses these are
+        self._tables = [_addresses(tensors) for tensors in (targets, values, self.slopes)]
+        self._chosen = torch.empty(len(values), self._rows, dtype=torch.int64)
+        self._counts = torch.empty(len(values), dtype=torch.int64)
+
+    def critics(
+        self,
+        rewards: Tensor,
+        dones: Tensor,
+        discounts: Tensor | float,
+        log_prob: Tensor,
+        temperature: float,
+    ) -> float:
+        """L_c; writes `slopes`. rewards, dones, discounts: (rows, 1); log_prob: of the next actions, (rows,)."""
+        each = isinstance(discounts, Tensor)
+        given = (t.data_ptr() for t in (rewards, dones))
+        discount = (discounts.data_ptr(), log_prob.data_ptr()) if each else (None, log_prob.data_ptr())  # type: ignore[union-attr]
+        tables = (table.ctypes.data for table in self._tables)
+        rest = self._rows, 0.0 if each else discounts, temperature
+        loss: float = self._native.bellman(*tables, len(self.slopes), *given, *discount, *rest)
+        return loss
+
+    def actor(self, log_prob: Tensor, temperature: float) -> float:
+        """L_a. log_prob: of the current actions, (rows,)."""
+        given = self._tables[1].ctypes.data, len(self.slopes), log_prob.data_ptr(), self._rows, temperature
+        loss: float = self._native.actor_loss(*given, self._chosen.data_ptr(), self._counts.data_ptr())
+        return loss
+
+    def chosen(self) -> Iterator[Tensor]:
+        """For each critic the rows whose least value is its own, int64, in order; of the latest `actor`."""
+        for rows, count in zip(self._chosen, self._counts.tolist(), strict=True):
+            yield rows[:count]
+
+
+class Polyak:
+    """Moves target networks towards those they follow: `stable_baselines3.common.utils.polyak_update`."""
+
+    def __init__(self, sources: Sequence[Tensor], targets: Sequence[Tensor]):
+        self._tensors = [*zip(targets, sources, strict=True)]
+        self._native = NATIVE[targets[0].dtype]
+
+    def __call__(self, tau: float) -> None:
+        """Take the share `tau` of what is followed."""
+        rows = [(target.data_ptr(), source.data_ptr(), target.numel()) for target, source in self._tensors]
+        table = np.array(rows, np.int64)
+        self._native.polyak(table.ctypes.data, len(table), tau)
+
+
+def _addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    return np.array([tensor.data_ptr() for tensor in tensors], np.int64)

@@ -1,0 +1,106 @@
+/* SAC's gradient step for one floating type: see agents/fast_sac_losses.py. */
+
+/* log pi(a) of actions a = tanh(z), z = mean + std noise. room: 1 - a^2 + epsilon, as rounded by SB3's own arithmetic:
+   next to 1 that is all that there is. */
+CLONED EXPORT void NAME(squashed)(const REAL *mean, const REAL *log_std, const REAL *std, const REAL *z,
+                                  const REAL *room, int64_t rows, int64_t size, REAL *log_prob) {
+    for (int64_t i = 0; i < rows; i++, mean += size, log_std += size, std += size, z += size, room += size) {
+        double total = -HALF_LOG_2_PI * (double)size;
+        for (int64_t first = 0; first < size; first += 32) { /* the product of 32 is far from the smallest number */
+            const int64_t last = first + 32 < size ? first + 32 : size;
+            double product = 1;
+            for (int64_t k = first; k < last; k++) {
+                const REAL apart = (z[k] - mean[k]) / std[k];
+                product *= room[k];
+                total -= 0.5 * (double)apart * (double)apart + (double)log_std[k];
+            }
+            total -= log(product);
+        }
+        log_prob[i] = (REAL)total;
+    }
+}
+
+/* dL/d mean and dL/d log_std; raw: log_std as it was before it was kept in its range. */
+CLONED EXPORT void NAME(squashed_slopes)(const REAL *restrict raw, const REAL *restrict std,
+                                         const REAL *restrict noise, const REAL *restrict action,
+                                         const REAL *restrict room, const REAL *restrict to_action,
+                                         int64_t numbers, double weight, double lowest, double highest,
+                                         REAL *restrict to_mean, REAL *restrict to_log_std) {
+    const REAL each = (REAL)weight, low = (REAL)lowest, high = (REAL)highest;
+    for (int64_t i = 0; i < numbers; i++) {
+        const REAL slope = 1 - action[i] * action[i];
+        const REAL to_z = slope * (to_action[i] + each * 2 * action[i] / room[i]);
+        const REAL free = to_z * std[i] * noise[i] - each;
+        to_mean[i] = to_z;
+        to_log_std[i] = raw[i] >= low && raw[i] <= high ? free : 0;
+    }
+}
+
+/* The smallest of several critics' values of row i, and whose it is: the first of those that are equal, or NaN. */
+INLINE REAL NAME(smallest)(const int64_t *values, int64_t critics, int64_t i, int64_t *whose) {
+    REAL least = ((const REAL *)values[0])[i];
+    *whose = 0;
+    for (int64_t k = 1; k < critics && least == least; k++) {
+        const REAL value = ((const REAL *)values[k])[i];
+        if (!(value >= least)) {
+            least = value;
+            *whose = k;
+        }
+    }
+    return least;
+}
+
+/* The critics' loss, half the sum of their mean squared errors. targets, values, slopes: for each critic the address of
+   what its target and itself put out, and of dL/d values. discounts: of each row, or 0 where `discount` is of all. */
+EXPORT double NAME(bellman)(const int64_t *targets, const int64_t *values, const int64_t *slopes, int64_t critics,
+                            const REAL *rewards, const REAL *dones, const REAL *discounts, const REAL *log_prob,
+                            int64_t rows, double discount, double temperature) {
+    double loss = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t whose;
+        const double next = NAME(smallest)(targets, critics, i, &whose) - temperature * log_prob[i];
+        const REAL goal = (REAL)(rewards[i] + (1 - dones[i]) * (discounts ? discounts[i] : discount) * next);
+        for (int64_t k = 0; k < critics; k++) {
+            const REAL error = ((const REAL *)values[k])[i] - goal;
+            loss += (double)error * error;
+            ((REAL *)slopes[k])[i] = error / (REAL)rows;
+        }
+    }
+    return 0.5 * loss / (double)rows;
+}
+
+/* The actor's loss. chosen: for each critic room for the rows whose value it says, in order; counts: how many. */
+EXPORT double NAME(actor_loss)(const int64_t *values, int64_t critics, const REAL *log_prob, int64_t rows,
+                               double temperature, int64_t *chosen, int64_t *counts) {
+    double loss = 0;
+    for (int64_t k = 0; k < critics; k++) counts[k] = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t whose;
+        loss += temperature * log_prob[i] - NAME(smallest)(values, critics, i, &whose);
+        chosen[whose * rows + counts[whose]++] = i;
+    }
+    return loss / (double)rows;
+}
+
+/* dL/dx to dL/dz of a layer, in place, as in `through`; row i is of row chosen[i] of the batch. */
+CLONED EXPORT void NAME(through_chosen)(REAL *slope, const REAL *hidden, const int64_t *chosen, int64_t rows,
+                                        int64_t units, int64_t is_tanh) {
+    for (int64_t i = 0; i < rows; i++) {
+        REAL *restrict s = slope + i * units;
+        const REAL *restrict h = hidden + chosen[i] * units;
+        if (is_tanh)
+            for (int64_t j = 0; j < units; j++) s[j] *= 1 - h[j] * h[j];
+        else
+            for (int64_t j = 0; j < units; j++) s[j] = h[j] <= 0 ? 0 : s[j];
+    }
+}
+
+/* Moves targets towards what they follow. table: for each tensor its address, that of what it follows, its size. */
+CLONED EXPORT void NAME(polyak)(const int64_t *table, int64_t tensors, double tau) {
+    const REAL keep = (REAL)(1 - tau), step = (REAL)tau;
+    for (const int64_t *t = table; t < table + 3 * tensors; t += 3) {
+        REAL *restrict target = (REAL *)t[0];
+        const REAL *restrict source = (const REAL *)t[1];
+        for (int64_t i = 0; i < t[2]; i++) target[i] = target[i] * keep + source[i] * step;
+    }
+}
