@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,20 +26,12 @@ def check_backend(choice: str) -> str:
     return choice
 
 
-class Fast(Protocol):
-    """Rollout and update by hand, of one policy."""
-
-    def is_of(self, policy: Any) -> bool:
-        """Whether it was made of the weights that the policy has now."""
-        ...
-
-
 @dataclass(frozen=True)
 class ByHand:
     """What an algorithm has in place of SB3's own. why_not: why an agent must use that, or None; make: of a policy."""
 
     why_not: Callable[[Any], str | None]
-    make: Callable[[Any], Fast]
+    make: Callable[[Any], Any]
 
 
 @contextmanager
@@ -67,7 +59,7 @@ class Backend:
 
     def __init__(self, choice: str, by_hand: ByHand | None):
         self.choice, self._by_hand = choice, by_hand
-        self._made: Fast | None = None
+        self._made: Any = None
         self._unchanged: Unchanged | None = None
         self._told: str | None = None
 
@@ -91,10 +83,9 @@ class Backend:
                 self._told = reason
             return None
         assert self._by_hand is not None
-        if self._made is None or not self._made.is_of(model.policy):
-            self._made = self._by_hand.make(model.policy)
-            for owner in owners(model.policy):
-                if isinstance(owner.optimizer, UnitAdam):
-                    owner.optimizer.fused = True
+        self._made = self._by_hand.make(model.policy)
+        for owner in owners(model.policy):
+            if isinstance(owner.optimizer, UnitAdam):
+                owner.optimizer.fused = True
         self._unchanged = Unchanged(model)
         return self._made

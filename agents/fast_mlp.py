@@ -38,6 +38,8 @@ class PlainMLP:
         linears: list[Any] = [layer.linear for layer in layers]
         self.hidden: list[nn.Linear] = linears
         self.parameters: list[nn.Parameter] = [p for linear in [*linears, *heads] for p in (linear.weight, linear.bias)]
+        self.weights: list[Tensor] = [linear.weight.detach() for linear in [*linears, *heads]]
+        self.turned = [weight.t() for weight in self.weights]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters if trained]
         self._passes: dict[int, MLPPass] = {}
 
@@ -87,11 +89,12 @@ class MLPPass:
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """inputs: (rows, inputs); they must stay as they are until the backward pass is done."""
         self.inputs = x = inputs
-        for linear, layer, out in zip(self.mlp.hidden, self.mlp.layers, self.hidden, strict=True):
-            torch.addmm(linear.bias, x, linear.weight.t(), out=out)
-            x = out.tanh_() if isinstance(layer.activation, nn.Tanh) else out.relu_()
-        for head, out in zip(self.mlp.heads, self.outputs, strict=True):
-            torch.addmm(head.bias, x, head.weight.t(), out=out)
+        biases, turned, depth = self.mlp.parameters[1::2], self.mlp.turned, len(self.hidden)
+        for place, out in enumerate(self.hidden):
+            torch.addmm(biases[place], x, turned[place], out=out)
+            x = out.tanh_() if self._places[place][-1] else out.relu_()
+        for place, out in enumerate(self.outputs, start=depth):
+            torch.addmm(biases[place], x, turned[place], out=out)
         return self.outputs
 
     def backward(self, gradients: Sequence[Tensor], network: Network | None = None) -> None:
@@ -115,7 +118,7 @@ class MLPPass:
             reads = self.hidden[place - 1] if place else self.inputs
             torch.mm(slope.t(), reads, out=into[2 * place])
             if place:
-                slope = torch.mm(slope, mlp.hidden[place].weight, out=self._slopes[place - 1])
+                slope = torch.mm(slope, mlp.weights[place], out=self._slopes[place - 1])
         mlp.give_gradients()
         if network is not None:
             hidden = {layer.name: h.detach() for layer, h in zip(mlp.layers, self.hidden, strict=True)}
@@ -131,17 +134,18 @@ class MLPPass:
             hidden, is_tanh = self.hidden[place], self._places[place][-1]
             given = slope.data_ptr(), hidden.data_ptr(), chosen.data_ptr()
             self._native.through_chosen(*given, *slope.shape, is_tanh)
-            weight = self.mlp.hidden[place].weight
+            weight = self.mlp.weights[place]
             if place:
                 slope = torch.mm(slope, weight, out=self._slopes[place - 1][: len(slope)])
-        return slope @ weight[:, first:].t().contiguous().t()  # a few columns are read three times as fast so
+        columns: Tensor = weight[:, first:].t().contiguous()  # a few are read three times as fast so
+        return torch.mm(slope, columns.t())
 
     def _from_heads(self, gradients: Sequence[Tensor]) -> Tensor:
         slope = self._slopes[-1][: len(gradients[0])]
-        first, *others = zip(gradients, self.mlp.heads, strict=True)
-        torch.mm(first[0], first[1].weight, out=slope)
-        for gradient, head in others:
-            slope.addmm_(gradient, head.weight)
+        first, *others = zip(gradients, self.mlp.weights[len(self.hidden) :], strict=True)
+        torch.mm(*first, out=slope)
+        for gradient, weight in others:
+            slope.addmm_(gradient, weight)
         return slope
 
 

@@ -8,7 +8,6 @@ parameters differ from SB3's by rounding; what the policy does in a rollout is t
 from __future__ import annotations
 
 import math
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -68,13 +67,7 @@ class FastPPO:
         self._clip = Clip([*self.pi.gradients, *self.vf.gradients, *own])
         self.dtype = self.pi.parameters[0].dtype
         self._loss = losses.PolicyLoss(policy.action_net.out_features, self.dtype)  # type: ignore[arg-type]
-        self.parameters = list(policy.parameters())
         self._acting: dict[int, tuple[MLPPass, MLPPass]] = {}
-
-    def is_of(self, policy: PlasticActorCriticPolicy) -> bool:
-        """Whether this was made of the weights that the policy has now."""
-        now = list(policy.parameters())
-        return self.policy is policy and all(map(is_, now, self.parameters)) and now[0].dtype == self.dtype
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a policy makes its own."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from agents.fast_mlp import ACTIVATIONS, MLPPass, PlainMLP, is_free, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
+from agents.replay import Transitions
 from plasticity import Network
 from plasticity.native import addressable
 
@@ -97,17 +98,10 @@ class FastSAC:
             self.targets.append(PlainMLP(twins, [other[-1]], trained=False))
         self.epsilon: float = actor.action_dist.epsilon
         self.polyak = Polyak(*([p for mlp in mlps for p in mlp.parameters] for mlps in (self.critics, self.targets)))
-        self.parameters = list(policy.parameters())
-        self.dtype = self.parameters[0].dtype
+        self.dtype = self.actor.parameters[0].dtype
         self._modes = [vars(policy), *(vars(module) for part in (actor, critic) for module in part.modules())]
         self._acting: dict[int, MLPPass] = {}
         self._steps: dict[int, _Step] = {}
-
-    def is_of(self, policy: PlasticSACPolicy) -> bool:
-        """Whether this was made of the weights that the policy has now."""
-        now = list(policy.parameters())
-        same = len(now) == len(self.parameters) and all(a is b for a, b in zip(now, self.parameters, strict=True))
-        return self.policy is policy and same and now[0].dtype == self.dtype
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a policy makes its own."""
@@ -141,7 +135,7 @@ class FastSAC:
         step = self._steps[batch_size]
         logged = []
         for count in range(gradient_steps):
-            logged.append(step(model, model.replay_buffer.sample(batch_size, env=model._vec_normalize_env)))
+            logged.append(step(model))
             if count % model.target_update_interval == 0:
                 self.polyak(model.tau)
         model._n_updates += gradient_steps
@@ -156,7 +150,7 @@ class _Step:
 
     def __init__(self, fast: FastSAC, rows: int):
         self.policy, self.networks, self.rows = fast.policy, fast.networks, rows
-        like = fast.parameters[0]
+        like = fast.actor.parameters[0]
         width, self.size = fast.critics[0].hidden[0].in_features, fast.actor.heads[0].out_features
         pairs = like.new_empty(2 * rows, width)  # observations and actions; below them the next ones
         self.now, self.later, self.seen = pairs[:rows], pairs[rows:], pairs[:, : width - self.size]
@@ -165,27 +159,26 @@ class _Step:
         self.critics, self.targets = ([mlp.at(rows) for mlp in mlps] for mlps in (fast.critics, fast.targets))
         self.squashed = Squashed(2 * rows, self.size, fast.epsilon, like)
         self.loss = CriticsLoss(*([q.outputs[0] for q in passes] for passes in (self.targets, self.critics)))
+        self.actions, self.to_actions = (like.new_empty(rows, self.size) for _ in range(2))
+        self.rewards, self.dones, self.discounts = (like.new_empty(rows, 1) for _ in range(3))
+        self.transitions = Transitions(pairs, self.actions, self.rewards, self.dones)
         self.to_least = like.new_full((rows, 1), -1 / rows)
-        self.to_actions = like.new_empty(rows, self.size)
 
-    def __call__(self, model: Any, batch: Any) -> list[float]:
+    def __call__(self, model: Any) -> list[float]:
         """Temperature, loss of the actor and of the critics; and of the temperature, where that is learned."""
         rows, squashed = self.rows, self.squashed
-        self.seen[:rows].copy_(batch.observations.float())
-        self.seen[rows:].copy_(batch.next_observations.float())
+        discounts = self._draw(model)
         mean, log_std = self.actor(self.seen)
         squashed(mean, log_std, batches=2)
         log_prob, next_log_prob = squashed.log_prob[:rows], squashed.log_prob[rows:]
         temperature, *own_loss = _temperature(model, log_prob)
 
-        self.now[:, -self.size :].copy_(batch.actions)
+        self.now[:, -self.size :].copy_(self.actions)
         self.later[:, -self.size :].copy_(squashed.actions[rows:])
         for target, critic in zip(self.targets, self.critics, strict=True):
             target(self.later)
             critic(self.now)
-        rewards, dones, discounts = (self._own(t) for t in (batch.rewards, batch.dones, batch.discounts))
-        discounts = model.gamma if discounts is None else discounts
-        critic_loss = self.loss.critics(rewards, dones, discounts, next_log_prob, temperature)
+        critic_loss = self.loss.critics(self.rewards, self.dones, discounts, next_log_prob, temperature)
         for critic, slope, network in zip(self.critics, self.loss.slopes, self.networks, strict=True):
             critic.backward([slope], network)
         model.critic.optimizer.step()
@@ -203,8 +196,19 @@ class _Step:
         model.actor.optimizer.step()
         return [temperature, actor_loss, critic_loss, *own_loss]
 
-    def _own(self, tensor: Tensor | None) -> Any:
-        return None if tensor is None else tensor.to(self.now.dtype).contiguous()
+    def _draw(self, model: Any) -> Tensor | float:
+        """Take a batch from the replay buffer; the discounts, (rows, 1) or of all."""
+        buffer, normaliser = model.replay_buffer, model._vec_normalize_env
+        if self.transitions.fits(buffer, normaliser):
+            self.transitions(buffer)
+            return float(model.gamma)
+        batch = buffer.sample(self.rows, env=normaliser)
+        self.seen[: self.rows].copy_(batch.observations.float())
+        self.seen[self.rows :].copy_(batch.next_observations.float())
+        self.actions.copy_(batch.actions)
+        self.rewards.copy_(batch.rewards)
+        self.dones.copy_(batch.dones)
+        return float(model.gamma) if batch.discounts is None else self.discounts.copy_(batch.discounts)
 
 
 def _temperature(model: Any, log_prob: Tensor) -> list[float]:
@@ -212,9 +216,10 @@ def _temperature(model: Any, log_prob: Tensor) -> list[float]:
     if model.ent_coef_optimizer is None:
         return [float(model.ent_coef_tensor)]
     logarithm = model.log_ent_coef
-    found = float(logarithm.exp())
-    slope = -(log_prob + model.target_entropy).mean()
-    loss = float(logarithm * slope)
-    logarithm.grad = slope.to(logarithm.dtype).view(1)
+    found, slope = float(logarithm.exp()), -(float(log_prob.mean()) + model.target_entropy)
+    loss = float(logarithm) * slope
+    if logarithm.grad is None:
+        logarithm.grad = torch.empty_like(logarithm)
+    logarithm.grad.fill_(slope)
     model.ent_coef_optimizer.step()
     return [found, loss]

@@ -83,20 +83,12 @@ class CriticsLoss:
         self._counts = torch.empty(len(values), dtype=torch.int64)
 
     def critics(
-        self,
-        rewards: Tensor,
-        dones: Tensor,
-        discounts: Tensor | float,
-        log_prob: Tensor,
-        temperature: float,
+        self, rewards: Tensor, dones: Tensor, discounts: Tensor | float, log_prob: Tensor, temperature: float
     ) -> float:
         """L_c; writes `slopes`. rewards, dones, discounts: (rows, 1); log_prob: of the next actions, (rows,)."""
-        each = isinstance(discounts, Tensor)
-        given = (t.data_ptr() for t in (rewards, dones))
-        discount = (discounts.data_ptr(), log_prob.data_ptr()) if each else (None, log_prob.data_ptr())  # type: ignore[union-attr]
-        tables = (table.ctypes.data for table in self._tables)
-        rest = self._rows, 0.0 if each else discounts, temperature
-        loss: float = self._native.bellman(*tables, len(self.slopes), *given, *discount, *rest)
+        each, of_all = (discounts.data_ptr(), 0.0) if isinstance(discounts, Tensor) else (None, discounts)
+        given = rewards.data_ptr(), dones.data_ptr(), each, log_prob.data_ptr(), self._rows, of_all, temperature
+        loss: float = self._native.bellman(*(t.ctypes.data for t in self._tables), len(self.slopes), *given)
         return loss
 
     def actor(self, log_prob: Tensor, temperature: float) -> float:
@@ -115,14 +107,13 @@ class Polyak:
     """Moves target networks towards those they follow: `stable_baselines3.common.utils.polyak_update`."""
 
     def __init__(self, sources: Sequence[Tensor], targets: Sequence[Tensor]):
-        self._tensors = [*zip(targets, sources, strict=True)]
-        self._native = NATIVE[targets[0].dtype]
+        self._held = [*zip(targets, sources, strict=True)]
+        rows = [(target.data_ptr(), source.data_ptr(), target.numel()) for target, source in self._held]
+        self._table, self._native = np.array(rows, np.int64), NATIVE[targets[0].dtype]
 
     def __call__(self, tau: float) -> None:
         """Take the share `tau` of what is followed."""
-        rows = [(target.data_ptr(), source.data_ptr(), target.numel()) for target, source in self._tensors]
-        table = np.array(rows, np.int64)
-        self._native.polyak(table.ctypes.data, len(table), tau)
+        self._native.polyak(self._table.ctypes.data, len(self._table), tau)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:

@@ -1,13 +1,18 @@
-"""A replay buffer in half the memory, where that changes nothing."""
+"""A replay buffer in half the memory, where that changes nothing, and batches out of it in one pass."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.buffers import ReplayBuffer
+from torch import Tensor
 
-ARRAYS = ("observations", "next_observations")
+from plasticity.native import NATIVE
+
+OBSERVATIONS = ("observations", "next_observations")
+ARRAYS = (*OBSERVATIONS, "actions", "rewards", "dones", "timeouts")
 
 
 def keeps_single_precision(kind: Any, normalised: bool) -> bool:
@@ -27,7 +32,40 @@ def fit(buffer: Any, normaliser: Any) -> None:
         return
     normalised = normaliser is not None and normaliser.norm_obs
     kind = np.float32 if keeps_single_precision(buffer.observation_space.dtype, normalised) else np.float64
-    for name in ARRAYS:
+    for name in OBSERVATIONS:
         array = vars(buffer).get(name)
         if array is not None and array.dtype != kind:
             setattr(buffer, name, array.astype(kind) if buffer.size() else np.zeros(array.shape, kind))
+
+
+class Transitions:
+    """Takes batches of `rows` transitions out of replay buffers, with the draws that `ReplayBuffer.sample` makes.
+
+    pairs: observations and room for actions, (rows, inputs of a critic); below them the same of the next ones.
+    actions: (rows, actions); rewards, dones: (rows, 1).
+    """
+
+    def __init__(self, pairs: Tensor, actions: Tensor, rewards: Tensor, dones: Tensor):
+        self._into = np.array([tensor.data_ptr() for tensor in (pairs, actions, rewards, dones)], np.int64)
+        self._held = pairs, actions, rewards, dones
+        self._single, self._native = pairs.dtype == torch.float32, NATIVE[pairs.dtype]
+        self._rows, self._acted = actions.shape
+        self._observed = pairs.shape[1] - self._acted
+
+    def fits(self, buffer: Any, normaliser: Any) -> bool:
+        """Whether this can be done; elsewhere the buffer's own `sample` is to be asked."""
+        plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage and normaliser is None
+        if not (plain and self._single):
+            return False
+        arrays = [getattr(buffer, name) for name in ARRAYS]
+        return all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+
+    def __call__(self, buffer: ReplayBuffer) -> None:
+        """Write a batch to where it belongs."""
+        end = buffer.buffer_size if buffer.full else buffer.pos
+        steps = np.random.randint(0, end, size=self._rows)  # noqa: NPY002  # SB3's stream
+        copies = np.random.randint(0, buffer.n_envs, size=self._rows)  # noqa: NPY002
+        picked = np.asarray(steps * buffer.n_envs + copies, np.int64)
+        addresses = np.array([getattr(buffer, name).ctypes.data for name in ARRAYS], np.int64)
+        sizes = self._rows, self._observed, self._acted
+        self._native.transitions(addresses.ctypes.data, picked.ctypes.data, *sizes, self._into.ctypes.data)

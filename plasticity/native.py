@@ -36,6 +36,7 @@ _SIGNATURES = {
     "actor_loss": [*_TABLE, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
     "through_chosen": [*[_ADDRESS] * 3, _COUNT, _COUNT, _COUNT],
     "polyak": [*_TABLE, _NUMBER],
+    "transitions": [_ADDRESS, *_TABLE, _COUNT, _COUNT, _ADDRESS],
 }
 _LOSSES = ("squared_error", "bellman", "actor_loss")  # which return one number
 
@@ -59,6 +60,7 @@ class Native:
     actor_loss: Any
     through_chosen: Any
     polyak: Any
+    transitions: Any
 
 
 def _load() -> dict[torch.dtype, Native]:

@@ -104,3 +104,23 @@ CLONED EXPORT void NAME(polyak)(const int64_t *table, int64_t tensors, double ta
         for (int64_t i = 0; i < t[2]; i++) target[i] = target[i] * keep + source[i] * step;
     }
 }
+
+/* A batch out of a replay buffer, of which `picked` says the rows. from: addresses of observations, next observations,
+   actions, rewards, dones and timeouts. into: of pairs, whose rows begin with the observations and, `rows` further on,
+   with the next ones; of actions, rewards, and dones that are no timeouts. */
+CLONED EXPORT void NAME(transitions)(const int64_t *from, const int64_t *picked, int64_t rows, int64_t observed,
+                                     int64_t acted, const int64_t *into) {
+    const int64_t width = observed + acted;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t row = picked[i];
+        const REAL *restrict now = (const REAL *)from[0] + row * observed;
+        const REAL *restrict next = (const REAL *)from[1] + row * observed;
+        const REAL *restrict action = (const REAL *)from[2] + row * acted;
+        REAL *restrict above = (REAL *)into[0] + i * width, *restrict below = above + rows * width;
+        for (int64_t k = 0; k < observed; k++) above[k] = now[k];
+        for (int64_t k = 0; k < observed; k++) below[k] = next[k];
+        for (int64_t k = 0; k < acted; k++) ((REAL *)into[1])[i * acted + k] = action[k];
+        ((REAL *)into[2])[i] = ((const REAL *)from[3])[row];
+        ((REAL *)into[3])[i] = ((const REAL *)from[4])[row] * (1 - ((const REAL *)from[5])[row]);
+    }
+}
