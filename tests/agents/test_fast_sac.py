@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import polyak_update
@@ -21,6 +21,7 @@ from torch import nn
 from agents import SAC, GradientGuard
 from agents.fast_mlp import PlainMLP
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
+from agents.replay import Transitions, fit
 from plasticity import METHODS
 from tests.agents.models import CBP, ContinuousImages, replaced, sac, weights
 from tests.agents.test_fast_ppo import Robot, apart, both, logged
@@ -422,3 +423,47 @@ def test_what_is_sampled_is_what_stock_samples():
         found.append(model.replay_buffer.sample(64))
     for one, other in zip(*found, strict=True):
         assert (one is None and other is None) or torch.equal(one.float(), other.float())
+
+
+@pytest.mark.parametrize("added", [5, 12])
+def test_transitions_are_those_that_the_buffer_would_sample(added):
+    robot, random = Robot(), np.random.default_rng(0)
+    buffer = ReplayBuffer(24, robot.observation_space, robot.action_space, "cpu", n_envs=3)
+    fit(buffer, None)
+    for _ in range(added):  # 8 fill it
+        observations, actions = random.normal(size=(2, 3, 27)), random.normal(size=(3, 8))
+        dones = random.random(3) < 0.6
+        timeouts = [{"TimeLimit.truncated": bool(done and random.random() < 0.5)} for done in dones]
+        buffer.add(*observations, actions, random.normal(size=3), dones, timeouts)
+    assert buffer.timeouts.any()
+    pairs, actions, rewards, dones = (torch.zeros(*shape) for shape in ((80, 35), (40, 8), (40, 1), (40, 1)))
+    ours = Transitions(pairs, actions, rewards, dones)
+    assert ours.fits(buffer, None)
+    np.random.seed(2)  # noqa: NPY002  # SB3's stream
+    ours(buffer)
+    np.random.seed(2)  # noqa: NPY002
+    theirs = buffer.sample(40)
+    assert torch.equal(pairs[:40, :27], theirs.observations)
+    assert torch.equal(pairs[40:, :27], theirs.next_observations)
+    assert not pairs[:, 27:].any()
+    assert torch.equal(actions, theirs.actions)
+    assert torch.equal(rewards, theirs.rewards)
+    assert torch.equal(dones, theirs.dones)
+    assert 0 < dones.sum() < buffer.dones.sum() * 5
+
+
+def test_other_buffers_are_asked_themselves():
+    pairs, actions, numbers = torch.zeros(8, 35), torch.zeros(4, 8), torch.zeros(4, 1)
+    spaces_ = Robot.observation_space, Robot.action_space
+    ours, wide = (Transitions(pairs.to(kind), actions, numbers, numbers) for kind in (torch.float32, torch.float64))
+    buffer = ReplayBuffer(24, *spaces_)
+    assert not ours.fits(buffer, None)  # in double precision as yet
+    fit(buffer, None)
+    assert ours.fits(buffer, None)
+    assert not wide.fits(buffer, None)
+    assert not ours.fits(buffer, VecNormalize(DummyVecEnv([Robot])))
+    assert not ours.fits(NStepReplayBuffer(24, *spaces_), None)
+    compact = ReplayBuffer(24, *spaces_, optimize_memory_usage=True, handle_timeout_termination=False)
+    fit(compact, None)
+    assert compact.observations.dtype == np.float32
+    assert not ours.fits(compact, None)
