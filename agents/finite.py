@@ -45,8 +45,7 @@ class GradientGuard:
 
         def look(*_: object) -> None:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            # squares of finite numbers may overflow, so this only says where to look closely
-            if gradients and not math.isfinite(torch.stack(torch._foreach_norm(gradients)).sum().item()):
+            if gradients and not _seem_finite(gradients):
                 self._look_closely(name, parameters)
             self.steps[name] += 1
 
@@ -81,18 +80,19 @@ def non_finite(model: BaseAlgorithm) -> list[str]:
 
     Steps with finite gradients can make them: a learning rate too high, squares of gradients that overflow in Adam.
     """
-    found = []
-    names = {}
-    for name, parameter in _parameters(model):
-        names[id(parameter)] = name
-        if not _is_finite(parameter):
-            found.append(name)
+    numbers = list(_parameters(model))
+    names = {id(parameter): name for name, parameter in numbers}
     for label, optimizer in optimizers(model).items():
         for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                if isinstance(value, Tensor) and not _is_finite(value):
-                    found.append(f"{key} of {names[id(parameter)]} (optimizer of the {label})")
-    return found
+            where = f"of {names[id(parameter)]} (optimizer of the {label})"
+            numbers += [(f"{key} {where}", value) for key, value in state.items() if isinstance(value, Tensor)]
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for _, tensor in numbers:
+        if tensor.is_floating_point():
+            by_device.setdefault(tensor.device, []).append(tensor.detach())
+    if all(map(_seem_finite, by_device.values())):
+        return []
+    return [name for name, tensor in numbers if not _is_finite(tensor)]
 
 
 def _parameters(model: BaseAlgorithm) -> Iterator[tuple[str, Tensor]]:
@@ -100,6 +100,11 @@ def _parameters(model: BaseAlgorithm) -> Iterator[tuple[str, Tensor]]:
     entropy: Any = getattr(model, "log_ent_coef", None)
     if entropy is not None:
         yield "log_ent_coef", entropy
+
+
+def _seem_finite(tensors: list[Tensor]) -> bool:
+    """Whether the squares of all numbers add up to a finite one, which is quick to see; if not, look closely."""
+    return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -15,6 +15,7 @@ import math
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,16 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[Any]]  # type -> all of it, one after another
+Arrays = Mapping[str, NDArray[Any]]  # type -> all of it, one after another, as safetensors names and holds them
 Place = list[Any]  # type, where it begins, and shape
 COMPACT = 32  # a list of at least so many floats or integers is kept as an array, which is quicker to read and write
+# types of NumPy and their names in safetensors, by falling size of a number, so that each begins at a multiple of it
+_NAMES = {
+    **{np.dtype(np.float64): "F64", np.dtype(np.int64): "I64", np.dtype(np.uint64): "U64"},
+    **{np.dtype(np.float32): "F32", np.dtype(np.int32): "I32", np.dtype(np.uint32): "U32"},
+    **{np.dtype(np.float16): "F16", np.dtype(np.int16): "I16", np.dtype(np.uint16): "U16"},
+    **{np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8", np.dtype(np.bool_): "BOOL"},
+}
 _SCALARS = frozenset((bool, int, float, str, type(None)))
 _TAGGED = re.compile(r"\$").match  # a key that would be read as one of ours
 _TENSORS = (
@@ -37,25 +45,35 @@ class _Kept:
     """The arrays of a tree that is being encoded."""
 
     def __init__(self) -> None:
-        self._flat: dict[str, list[NDArray[Any]]] = defaultdict(list)
-        self._sizes: dict[str, int] = defaultdict(int)
+        self._flat: dict[np.dtype[Any], list[NDArray[Any]]] = defaultdict(list)
+        self._sizes: dict[np.dtype[Any], int] = defaultdict(int)
 
     def add(self, array: NDArray[Any]) -> Place:
-        kind = array.dtype.str
-        place = [kind, self._sizes[kind], *array.shape]
+        kind = array.dtype
+        place = [kind.str, self._sizes[kind], *array.shape]
         self._flat[kind].append(array.ravel())
         self._sizes[kind] += array.size
         return place
 
-    def rows(self) -> Arrays:
-        return {kind: np.concatenate(flat) for kind, flat in self._flat.items()}
+    def serialized(self) -> bytes:
+        """As a safetensors file, which safetensors itself would copy several times to make."""
+        kinds = [kind for kind in _NAMES if kind in self._flat]
+        ends = list(accumulate(self._sizes[kind] * kind.itemsize for kind in kinds))
+        spans = zip([0, *ends], ends, strict=False)
+        about = {
+            kind.str: {"dtype": _NAMES[kind], "shape": [self._sizes[kind]], "data_offsets": span}
+            for kind, span in zip(kinds, spans, strict=True)
+        }
+        head = json.dumps(about, separators=(",", ":")).encode()
+        head += b" " * (-len(head) % 8)
+        return b"".join([len(head).to_bytes(8, "little"), head, *(one.data for kind in kinds for one in self._flat[kind])])
 
 
 def encode(tree: Any) -> tuple[bytes, bytes]:
     """The structure as JSON, and the arrays as safetensors. Raises `TypeError` naming the path of what is not plain."""
     arrays = _Kept()
     structure = _encode(tree, "", arrays)
-    return json.dumps(structure, separators=(",", ":")).encode(), safetensors.numpy.save(dict(arrays.rows()))
+    return json.dumps(structure, separators=(",", ":")).encode(), arrays.serialized()
 
 
 def decode(structure: bytes, arrays: bytes) -> Any:
