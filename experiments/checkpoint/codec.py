@@ -15,7 +15,6 @@ import math
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,9 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]  # type -> all of it, one after another, as safetensors names and holds them
 Place = list[Any]  # type, where it begins, and shape
 COMPACT = 32  # a list of at least so many floats or integers is kept as an array, which is quicker to read and write
-# types of NumPy and their names in safetensors, by falling size of a number, so that each begins at a multiple of it
-_NAMES = {
-    **{np.dtype(np.float64): "F64", np.dtype(np.int64): "I64", np.dtype(np.uint64): "U64"},
-    **{np.dtype(np.float32): "F32", np.dtype(np.int32): "I32", np.dtype(np.uint32): "U32"},
-    **{np.dtype(np.float16): "F16", np.dtype(np.int16): "I16", np.dtype(np.uint16): "U16"},
-    **{np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8", np.dtype(np.bool_): "BOOL"},
-}
+# by falling size of a number, so that each kind begins at a multiple of it
+_KINDS = {"f8": "F64", "i8": "I64", "u8": "U64", "f4": "F32", "i4": "I32", "u4": "U32", "f2": "F16", "i2": "I16"}
+_KINDS |= {"u2": "U16", "i1": "I8", "u1": "U8", "b1": "BOOL"}  # of NumPy -> of safetensors
 _SCALARS = frozenset((bool, int, float, str, type(None)))
 _TAGGED = re.compile(r"\$").match  # a key that would be read as one of ours
 _TENSORS = (
@@ -45,28 +40,27 @@ class _Kept:
     """The arrays of a tree that is being encoded."""
 
     def __init__(self) -> None:
-        self._flat: dict[np.dtype[Any], list[NDArray[Any]]] = defaultdict(list)
-        self._sizes: dict[np.dtype[Any], int] = defaultdict(int)
+        self._flat: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        self._sizes: dict[str, int] = defaultdict(int)
 
     def add(self, array: NDArray[Any]) -> Place:
-        kind = array.dtype
-        place = [kind.str, self._sizes[kind], *array.shape]
+        kind = array.dtype.str
+        place = [kind, self._sizes[kind], *array.shape]
         self._flat[kind].append(array.ravel())
         self._sizes[kind] += array.size
         return place
 
     def serialized(self) -> bytes:
-        """As a safetensors file, which safetensors itself would copy several times to make."""
-        kinds = [kind for kind in _NAMES if kind in self._flat]
-        ends = list(accumulate(self._sizes[kind] * kind.itemsize for kind in kinds))
-        spans = zip([0, *ends], ends, strict=False)
-        about = {
-            kind.str: {"dtype": _NAMES[kind], "shape": [self._sizes[kind]], "data_offsets": span}
-            for kind, span in zip(kinds, spans, strict=True)
-        }
+        """As a safetensors file; safetensors itself would copy all of it several times."""
+        about, end = {}, 0
+        parts: list[bytes | memoryview] = []
+        for kind in sorted(self._flat, key=lambda kind: list(_KINDS).index(kind[1:])):
+            begin, end = end, end + self._sizes[kind] * int(kind[2:])
+            about[kind] = {"dtype": _KINDS[kind[1:]], "shape": [self._sizes[kind]], "data_offsets": [begin, end]}
+            parts += [array.data for array in self._flat[kind]]
         head = json.dumps(about, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
-        return b"".join([len(head).to_bytes(8, "little"), head, *(one.data for kind in kinds for one in self._flat[kind])])
+        return b"".join([len(head).to_bytes(8, "little"), head, *parts])
 
 
 def encode(tree: Any) -> tuple[bytes, bytes]:
