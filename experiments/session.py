@@ -108,6 +108,7 @@ class Session:
             for test in tests:
                 test.frozen.close()
             model.logger.close()
+            self.saver.close()
         return finished
 
     def save_start(self) -> None:

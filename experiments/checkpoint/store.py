@@ -65,10 +65,11 @@ class Rejected:
 
 
 class Store:
-    """The checkpoints of one run folder."""
+    """The checkpoints of one run folder. keep: how many that verify stay there when another is written."""
 
     def __init__(self, run: Path, keep: int = 2):
         self.folder, self.keep = run / FOLDER, keep
+        self._good: set[Path] = set()  # those that this process has written or verified
 
     def write(
         self, step: int, tree: Any, facts: Mapping[str, Any], segments: Mapping[str, Digest] | None = None
@@ -77,24 +78,38 @@ class Store:
 
         facts: what else the manifest says; segments: file name -> digest of the replay segments it needs.
         """
-        structure, arrays = encode(tree)
+        return self.write_encoded(step, encode(tree), facts, segments)
+
+    def write_encoded(
+        self,
+        step: int,
+        contents: tuple[bytes, bytes],
+        facts: Mapping[str, Any],
+        segments: Mapping[str, Digest] | None = None,
+    ) -> Checkpoint:
+        """The same of a tree that `encode` has been given."""
         target = self.folder / f"{step:012d}"
         unfinished = target.with_name(f".{target.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        contents = {STRUCTURE: structure, ARRAYS: arrays}
-        digests = {name: write_file(unfinished / name, content) for name, content in contents.items()}
+        named = zip((STRUCTURE, ARRAYS), contents, strict=True)
+        digests = {name: write_file(unfinished / name, content) for name, content in named}
         manifest = sealed({"format": FORMAT, "step": step, **facts, "files": digests, "segments": dict(segments or {})})
         write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
         if reason := self._fault(Checkpoint(unfinished, manifest), segments=False):
             raise OSError(f"what was written reads back wrong: {reason}")
         _sync(unfinished)
-        if target.exists():  # the same step once more
-            self._remove(target)
-        unfinished.rename(target)
+        checkpoint = Checkpoint(target, manifest)
+        if target.exists() and self._verified(target) == checkpoint:  # an error came after it had been written
+            shutil.rmtree(unfinished)
+        else:
+            if target.exists():
+                self._remove(target)
+            unfinished.rename(target)
+        self._good.add(target)
         _sync(self.folder)
         self._prune()
-        return Checkpoint(target, manifest)
+        return checkpoint
 
     def newest(self) -> tuple[Checkpoint | None, list[Rejected]]:
         """The newest checkpoint that verifies, or None, and the newer ones that do not."""
@@ -158,22 +173,34 @@ class Store:
         return next((fault for path, digest in wanted.items() for fault in _difference(path, digest)), None)
 
     def _prune(self) -> None:
-        """Keep the newest, and of the replay segments those that they need."""
-        complete = self._complete()
-        for path in complete[: -self.keep]:
-            self._remove(path)
+        """Keep the newest that verify, and of the replay segments those that they need."""
+        kept: list[Path] = []
+        for path in reversed(self._complete()):
+            if len(kept) == self.keep:
+                self._remove(path)
+            elif self._is_good(path):
+                kept.append(path)
         for path in self.folder.glob("*.damaged"):
             shutil.rmtree(path, ignore_errors=True)
         needed = set()
-        for path in complete[-self.keep :]:
+        for path in kept:
             with suppress(OSError, ValueError, KeyError, TypeError):  # one that was damaged since has no use for any
                 needed |= set(json.loads((path / MANIFEST).read_text("utf-8"))["segments"])
         for path in (self.folder / SEGMENTS).glob("*"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
+    def _is_good(self, path: Path) -> bool:
+        """Whether a checkpoint verifies, or did so once, since all bytes of it and of its segments have to be read."""
+        if path not in self._good:
+            with suppress(NoCheckpoint):
+                if isinstance(self._verified(path), Checkpoint):
+                    self._good.add(path)
+        return path in self._good
+
     def _remove(self, path: Path) -> None:
         """Gone at once under its own name, even if the process ends while its files are being removed."""
+        self._good.discard(path)
         doomed = path.with_name(f".{path.name}.removed")
         shutil.rmtree(doomed, ignore_errors=True)
         path.rename(doomed)

@@ -81,6 +81,16 @@ def test_the_same_step_again(tmp_path: Path) -> None:
     assert steps(store) == [1, 2]
 
 
+def test_one_that_was_damaged_does_not_count(tmp_path: Path) -> None:
+    write(Store(tmp_path), 1, 2)
+    flip(tmp_path / "checkpoints" / "000000000002" / "state.json")
+    store = Store(tmp_path)  # of another process
+    write(store, 3)
+    assert [type(one) for one in store.verify()] == [Checkpoint, Rejected, Checkpoint]
+    write(store, 4)
+    assert steps(store) == [3, 4]
+
+
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_a_flipped_bit_is_found_and_named(name: str, place: int, tmp_path: Path) -> None:
@@ -311,6 +321,40 @@ def test_an_error_at_any_operation_leaves_what_there_was(tmp_path: Path, monkeyp
         assert names(store) == {"000000000002", "000000000003"}
         at += 1
     assert at > 15
+
+
+def test_after_an_error_that_came_late_there_are_never_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint is there, and what was to follow failed; while it is tried again all that there is stays."""
+    with killing(monkeypatch, 1000) as operations:
+        write(Store(tmp_path / "undisturbed"), 1)
+    there = operations.index("rename") + 1
+    late, ended = 0, False
+    while not ended:
+        store = Store(tmp_path / str(late))
+        write(store, 1, 2)
+        with killing(monkeypatch, there + late, OSError) as done:
+            write(store, 3)
+        ended = len(done) < there + late
+        assert 3 in steps(store)
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "rename", "unlink", "rmdir"):
+                patch.setattr(os, name, looking(getattr(os, name), tmp_path / str(late)))
+            write(store, 3)
+        assert steps(store) == [2, 3]
+        late += 1
+    assert late > 3
+
+
+def looking(original: Callable[..., Any], run: Path) -> Callable[..., Any]:
+    """See before and after each call that two checkpoints verify."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        assert len(steps(Store(run))) >= 2
+        found = original(*arguments, **keywords)
+        assert len(steps(Store(run))) >= 2
+        return found
+
+    return call
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
