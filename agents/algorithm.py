@@ -115,7 +115,7 @@ class PlasticAlgorithm(_Base):
         return [*super()._excluded_save_params(), "between_rollouts", "_chosen_backend"]
 
     def warm_start(self: Self, path: str | Path, optimizer: bool = False) -> Self:
-        """Take the networks' weights from a checkpoint of SB3 or of ours; methods and counters start anew.
+        """Take the networks' weights from a checkpoint of SB3 or of ours; methods and counters start anew, from these.
 
         Reads tensors only and never unpickles objects, so a stranger's file can do no harm. SAC's entropy coefficient
         is not taken.
@@ -130,7 +130,9 @@ class PlasticAlgorithm(_Base):
         wrong = sorted(own.keys() ^ given.keys()) or sorted(key for key in own if own[key].shape != given[key].shape)
         if wrong:
             raise ValueError(f"{path} does not fit this agent's networks; these weights differ: {', '.join(wrong)}")
-        self.policy.load_state_dict(given, strict=False)
+        policy: Any = self.policy
+        policy.load_state_dict(given, strict=False)
+        policy.take_first_weights()
         if optimizer:
             for owner in ("policy", "actor", "critic"):
                 if f"{owner}.optimizer" in states:

@@ -27,7 +27,7 @@ from plasticity import (
     network_options,
     rebuild,
 )
-from plasticity.registry import Methods, build_intervention
+from plasticity.registry import Methods, build_intervention, take_first_weights
 from plasticity.settings import unknown
 
 if TYPE_CHECKING:
@@ -119,6 +119,13 @@ class PlasticPolicy(_Base):
             methods = build_intervention(plasticity, network, seed)
             self.plasticity[name] = methods
             attach(_OwnPasses(methods), network)
+
+    def take_first_weights(self) -> None:
+        """Let methods that remember the first weights begin anew with those that there are now."""
+        methods, seed = self._plastic_parameters["plasticity"], self._plastic_parameters["plasticity_seed"]
+        for name, network in self.networks.items():
+            chain: Any = self.plasticity[name]
+            take_first_weights(chain, methods, network, seed)
 
     def _initialise(self, init: str) -> None:
         for network in self.networks.values():

@@ -121,3 +121,14 @@ def network_options(methods: Methods) -> NetworkOptions:
 def build_intervention(methods: Methods, network: Network, seed: int) -> Chain:
     """All methods for one network, in order; each draws from a stream of its own, also where one stands twice."""
     return Chain([config.build(network, seed + (place << 32)) for place, config in enumerate(method_configs(methods))])
+
+
+def take_first_weights(chain: Chain, methods: Methods, network: Network, seed: int) -> None:
+    """Let methods that remember a network's first weights begin anew with those that it has been given since.
+
+    Others have seen of it no more than its shapes and the scale that its weights are drawn at. Arguments are those that
+    `build_intervention` made `chain` of.
+    """
+    for place, (config, method) in enumerate(zip(method_configs(methods), chain, strict=True)):
+        if getattr(method, "made_of_first_weights", False):
+            method.load_state_dict(config.build(network, seed + (place << 32)).state_dict())

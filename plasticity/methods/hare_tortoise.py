@@ -48,6 +48,8 @@ class HareTortoise(HostCounts, Intervention):
     statistics of normalisations too.
     """
 
+    made_of_first_weights = True
+
     steps: Tensor
 
     def __init__(self, network: Network, momentum: float = 0.999, *, period: int = 2000):

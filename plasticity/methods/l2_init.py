@@ -44,6 +44,8 @@ class L2Init(nn.Module, Intervention):
     arXiv 2308.11958, Section 3.
     """
 
+    made_of_first_weights = True
+
     def __init__(self, network: Network, strength: float = 2e-2, *, biases: bool = True):
         super().__init__()
         self.config = L2InitConfig(strength, biases)

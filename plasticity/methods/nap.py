@@ -53,6 +53,8 @@ class NaP(nn.Module, Intervention):
     alone only where activations are positively homogeneous, as ReLU's are and tanh's are not.
     """
 
+    made_of_first_weights = True
+
     def __init__(self, network: Network, *, heads: bool = False):
         super().__init__()
         self.config = NaPConfig(heads)

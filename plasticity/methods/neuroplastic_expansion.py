@@ -67,6 +67,8 @@ class NeuroplasticExpansion(HostCounts, Intervention):
     grows takes no gradient step; here the optimizer's step follows, with the same gradients.
     """
 
+    made_of_first_weights = True
+
     steps: Tensor
 
     def __init__(self, network: Network, **settings: Any):

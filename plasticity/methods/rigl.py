@@ -54,6 +54,8 @@ class RigL(HostCounts, Intervention):
     step that exchanges weights takes no gradient step; here the optimizer's step follows, with the same gradients.
     """
 
+    made_of_first_weights = True
+
     steps: Tensor
 
     def __init__(self, network: Network, *, seed: int = 0, **settings: Any):

@@ -49,6 +49,8 @@ class Spectral(nn.Module, Intervention):
     of the biases, k = 2 and the default strength are those of a reproduction by others; the paper was not at hand.
     """
 
+    made_of_first_weights = True
+
     def __init__(self, network: Network, strength: float = 1e-4, *, exponent: int = 2, biases: bool = True):
         super().__init__()
         self.config = SpectralConfig(strength, exponent, biases)

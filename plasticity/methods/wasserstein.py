@@ -49,6 +49,8 @@ class Wasserstein(nn.Module, Intervention):
     of weights; here, as in `L2Init`, a weight's pull does not depend on the size of its layer.
     """
 
+    made_of_first_weights = True
+
     def __init__(self, network: Network, strength: float = 2e-2, *, biases: bool = True):
         super().__init__()
         self.config = WassersteinConfig(strength, biases)

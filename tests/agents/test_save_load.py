@@ -11,9 +11,10 @@ import stable_baselines3 as sb3
 import torch
 from stable_baselines3.common.utils import set_random_seed
 
-from agents import PPO, SAC
+from agents import PPO, SAC, add_plasticity
 from plasticity import L2, ContinualBackpropConfig, UnitAdam
 from tests.agents.models import CBP, PPO_SMALL, SAC_NET, SAC_SMALL, Images, ppo, replaced, sac, weights
+from tests.plasticity.rows import ROWS
 
 ALL = {"l2": {"strength": 1e-4}, "redo": {"threshold": 0.5, "period": 3}, **CBP, "shrink_and_perturb": {"period": 5}}
 
@@ -177,6 +178,35 @@ def test_a_warm_start_keeps_our_hyper_parameters_and_finds_the_file_as_saved(tmp
     assert (model.policy.optimizer.steps(model.policy.action_net.weight) == 4).all()
     with pytest.raises(ValueError, match="nothing: no such file"):
         model.warm_start(tmp_path / "nothing")
+
+
+FIRST = ("l2_init", "wasserstein", "spectral", "hare_tortoise", "rigl", "neuroplastic_expansion")
+
+
+@pytest.mark.parametrize("method", FIRST)
+def test_a_warm_start_s_weights_are_the_first_for_methods_that_remember_those(method, tmp_path):
+    sb3.PPO("MlpPolicy", "CartPole-v1", **PPO_SMALL | {"learning_rate": 0.05}).learn(128).save(tmp_path / "stock")
+    chosen = {method: ROWS[method].active}
+    model = ppo(plasticity=chosen, seed=7).warm_start(tmp_path / "stock")
+    expected = add_plasticity(sb3.PPO.load(tmp_path / "stock", env=model.get_env()), chosen, seed=7)
+    assert same_state(dict(model.policy.state_dict()), dict(expected.policy.state_dict()))
+
+
+def test_the_first_norms_of_nap_are_those_of_a_warm_start(tmp_path):
+    ppo(plasticity="layer_norm", seed=5, learning_rate=0.05).learn(128).save(tmp_path / "agent")
+    model = ppo(plasticity="nap", seed=7).warm_start(tmp_path / "agent")
+    layers = model.policy.networks["pi"].layers
+    norms = list(model.policy.plasticity["pi"][0].norms)
+    assert norms == [pytest.approx(layer.weight.norm().item()) for layer in layers]
+
+
+def test_a_warm_start_leaves_the_scale_of_fresh_weights_alone(tmp_path):
+    """Trained weights are larger than those that replaced units are to get."""
+    sb3.PPO("MlpPolicy", "CartPole-v1", **PPO_SMALL | {"learning_rate": 0.05}).learn(128).save(tmp_path / "stock")
+    chosen = {"shrink_and_perturb": {"period": 3}}
+    before = ppo(plasticity=chosen, seed=7).policy.plasticity["pi"].state_dict()
+    after = ppo(plasticity=chosen, seed=7).warm_start(tmp_path / "stock").policy.plasticity["pi"].state_dict()
+    assert same_state(dict(before), dict(after))
 
 
 def test_load_does_not_pretend_to_change_the_methods(tmp_path):
