@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +79,34 @@ class FailureReport(gym.Wrapper[Any, Any, Any, Any]):
             except Exception as error:
                 self._failure = Failure.of(error)
         return _zeros(self.observation_space), {FAILURE: self._failure}
+
+
+class FailureRaised(gym.Wrapper[Any, Any, Any, Any]):
+    """Outermost on an environment that is stepped here, by itself: what it raises is an `EnvironmentFailure`.
+
+    name: whose it is, in the error's sentence.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], name: str):
+        super().__init__(env)
+        self._name = name
+
+    def step(self, action: Any) -> Result:
+        with self._named():
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated, truncated, info
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        with self._named():
+            observation, info = self.env.reset(seed=seed, options=options)
+        return observation, info
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise EnvironmentFailure(f"{self._name} raised {Failure.of(error).sentence}") from error
 
 
 def _zeros(space: spaces.Space[Any]) -> Any:

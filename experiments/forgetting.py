@@ -18,6 +18,7 @@ from agents import Adaptation, ForgettingEvaluation, backward_transfer, forgetti
 from experiments import folder as files
 from experiments.build import build_model
 from experiments.environment import make_env
+from experiments.failure_report import FailureRaised
 from experiments.normalization import normalized
 from experiments.schema import Config
 from experiments.summary import number
@@ -44,7 +45,7 @@ def forgetting_evaluation(config: Config, stop: Callable[[], bool]) -> Forgettin
     if not asked.episodes:
         return None
     return ForgettingEvaluation(
-        partial(make_env, config.env),
+        lambda: FailureRaised(make_env(config.env), "an environment of the evaluation"),
         asked.episodes,
         asked.regimes,
         asked.every,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import matplotlib.image
 import numpy as np
 import pytest
@@ -165,3 +167,40 @@ def test_a_run_stopped_in_an_evaluation_keeps_what_it_has(
     assert "evaluation: stopped before the first test of a trained agent" in outcome.out
     assert rows(tmp_path / "run" / files.FORGETTING) == []
     assert rows(tmp_path / "run" / files.ADAPTATION) == []
+
+
+class Shy(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that breaks where the evaluation tests, which seeds it with numbers that nobody else would choose."""
+
+    def __init__(self, at: int = 3) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.at, self.left = at, -1
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if seed is not None and seed > 10**6:
+            self.left = self.at
+            if self.at == 0:
+                raise ZeroDivisionError("not now")
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise ZeroDivisionError("not\nnow")
+        return self.env.step(action)
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_an_environment_that_fails_in_a_test(at: int, command: Callable[..., Outcome]) -> None:
+    gym.register("Shy-v0", Shy)
+    try:
+        world = ["env=gym", "env.id=Shy-v0", f"env.kwargs={{at: {at}}}"]
+        changes = 'env.changes=[{target: gravity, when: "every:40", to: "uniform:0.5,1.5"}]'
+        outcome = command(*WORDS[1:2], *WORDS[3:], *world, changes, "evaluation.episodes=1")
+    finally:
+        del gym.registry["Shy-v0"]
+    assert outcome.code == 4
+    assert outcome.errors[0].startswith(
+        "error: an environment of the evaluation raised ZeroDivisionError: not now, after 0 steps (traceback in "
+    )
+    assert 'raise ZeroDivisionError("not' in Path("run/error.log").read_text()
