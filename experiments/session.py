@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from agents import GradientGuard, PlasticityMonitor, RegimeClock
@@ -69,9 +69,7 @@ class Session:
         self.evaluation = forgetting.forgetting_evaluation(config, stop.asked)
         self.training = Training(model, self._parts(), Segments(folder))
         store = Store(folder, config.run.checkpoint.keep)
-        self.saver = Saver(
-            self.training, store, config.run.checkpoint, facts, stop.asked, self._is_complete, checkpoint
-        )
+        self.saver = Saver(self.training, store, config.run.checkpoint, facts, stop.asked, self.is_complete, checkpoint)
         if checkpoint is not None:
             env.reset()
             put(self.training, checkpoint.read())
@@ -84,13 +82,31 @@ class Session:
             return f"before anything was saved; begin again with: {self.run.again}"
         return f"saved at step {self.saver.saved.step:,}; go on with: {self.run.again}"
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all steps have been taken."""
+        return self.model.num_timesteps >= self.planned
+
+    def is_complete(self) -> bool:
+        """Whether all that belongs to the steps so far has been done."""
+        return self.evaluation is None or not self.evaluation.incomplete
+
     def learn(self) -> bool:
         """Train to the end, or to where it is asked to stop; whether it came to the end."""
         config, model = self.run.config, self.model
         tests = [] if self.evaluation is None else [self.evaluation]
         for test in tests:
             tell([f"  {test.plan(self.planned)}"], self.console)
-        watchers = [self.clock, *tests, self.monitor, self.alarms, RunPage(config), self.recorder, self.bar]
+        watchers = [
+            _SavedAtEnd(self),
+            self.clock,
+            *tests,
+            self.monitor,
+            self.alarms,
+            RunPage(config),
+            self.recorder,
+            self.bar,
+        ]
         # SAC writes a row whenever this many episodes ended; copies in step then share a row, not repeat its step
         interval = 1 if config.agent.algorithm == "ppo" else config.env.n_envs
         resumed = self.saver.saved is not None
@@ -98,9 +114,8 @@ class Session:
         try:
             steps = self.planned - model.num_timesteps
             model.learn(steps, CallbackList(watchers), log_interval=interval, reset_num_timesteps=not resumed)
-            if finished := model.num_timesteps >= self.planned:
+            if self.at_end:
                 _flush(model)
-                self.saver.save()
         finally:
             model.between_rollouts = None  # type: ignore[attr-defined]
             self.bar.close()
@@ -109,7 +124,7 @@ class Session:
                 test.frozen.close()
             model.logger.close()
             self.saver.close()
-        return finished
+        return self.at_end and (self.is_complete() or not self.stop.asked())
 
     def save_start(self) -> None:
         """Save the run as it is before its first step, and take none."""
@@ -164,8 +179,20 @@ class Session:
         }
         return parts if self.evaluation is None else parts | {"evaluation": self.evaluation}
 
-    def _is_complete(self) -> bool:
-        return self.evaluation is None or not self.evaluation.incomplete
+
+class _SavedAtEnd(BaseCallback):
+    """Saves a run that has come to its end before anything is done there that a longer run would not do."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self.session = session
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.session.at_end and self.session.is_complete():
+            self.session.saver.save()
 
 
 def plasticity_monitor(settings: LoggingSettings) -> PlasticityMonitor:

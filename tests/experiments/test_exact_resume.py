@@ -18,7 +18,9 @@ from tests.experiments.sessions import (
     SAC,
     Ended,
     Setup,
+    begin,
     differences,
+    finish,
     killed,
     resumed,
     uninterrupted,
@@ -177,4 +179,22 @@ def test_again_and_again(tmp_path: Path) -> None:
     killed(setup, folder, 23, 30)
     killed(setup, folder, 23, 60)
     found = resumed(setup, folder, 46)
+    assert list(differences(expected.everything(), found.everything())) == []
+
+
+LONGER = {
+    "PPO, tested at its end": PPO.and_(
+        "evaluation.episodes=1", "evaluation.regimes=3", "evaluation.fresh=true", cbp=CBP
+    ),
+    "SAC, between two rows": SAC.and_("total_steps=90", cbp=CBP),
+}
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_a_finished_run_that_is_made_longer(name: str, tmp_path: Path) -> None:
+    """Of what is done at a run's end nothing is left."""
+    setup, at = LONGER[name], 64
+    expected = uninterrupted(setup, tmp_path / "whole")
+    finish(begin(setup.and_(f"total_steps={at}"), tmp_path / "longer"), tmp_path / "longer")
+    found = resumed(setup, tmp_path / "longer", at)
     assert list(differences(expected.everything(), found.everything())) == []

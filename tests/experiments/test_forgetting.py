@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,29 @@ def test_an_environment_that_fails_in_a_test(at: int, command: Callable[..., Out
         "error: an environment of the evaluation raised ZeroDivisionError: not now, after 0 steps (traceback in "
     )
     assert 'raise ZeroDivisionError("not' in Path("run/error.log").read_text()
+
+
+def test_a_stop_in_the_last_test(command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has taken all its steps and is not finished; going on takes the test."""
+    words = [*WORDS, "evaluation.episodes=2"]
+    assert command(*words, "run.dir=whole").code == 0
+    test = ForgettingEvaluation._test
+
+    def stopped(evaluation: ForgettingEvaluation, trained: int, at: str, regimes: list[int]) -> None:
+        if evaluation.num_timesteps >= 700:
+            signal.raise_signal(signal.SIGTERM)
+        test(evaluation, trained, at, regimes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ForgettingEvaluation, "_test", stopped)
+        outcome = command(*words)
+    assert (outcome.code, outcome.err) == (143, "")
+    assert "stopped by SIGTERM, saved at step 768; go on with: " in outcome.out
+    outcome = command(*words)
+    assert (outcome.code, outcome.err) == (0, "")
+    for name in (files.FORGETTING, files.ADAPTATION, files.PROGRESS):
+        whole, found = (rows(Path(folder) / name) for folder in ("whole", "run"))
+        timed = {name for name in whole[0] if name.startswith(("time/f", "time/ti"))}
+        assert [{k: v for k, v in row.items() if k not in timed} for row in found] == [
+            {k: v for k, v in row.items() if k not in timed} for row in whole
+        ]
