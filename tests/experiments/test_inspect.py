@@ -27,6 +27,7 @@ from tests.experiments.test_lock import HOLD
 WORDS = [
     *("env=ns_cartpole", "env.n_envs=2", "total_steps=300", "agent.n_steps=64", "agent.batch_size=64"),
     *("agent.net_arch=[8]", "agent.n_epochs=2", "plasticity=[l2,cbp]", "seed=7", "run.checkpoint.every=128"),
+    "run.threads=1",
 ]
 Inspect = Callable[..., Outcome]
 
