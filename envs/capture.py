@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from envs.kinds import attributes, class_name, constant, has_protocol, is_drawing, is_open, layers_of, spaces_in
 
 SCALARS = (type(None), bool, int, float, str)
+_SCALARS = frozenset(SCALARS)
 OF_GYMNASIUM = ("_np_random", "_np_random_seed")  # captured whatever an environment says of itself
 
 
@@ -154,6 +155,8 @@ class Capture:
         node: dict[str, Any] = {"kind": type(value).__name__, "id": self._number(value)}
         if isinstance(value, deque):
             node["maxlen"] = value.maxlen
+        if set(map(type, value)) <= _SCALARS:  # an episode's rewards: a thousand of them, say
+            return node | {"items": list(value)}
         return node | {"items": [self.value(item, path) for item in value]}
 
     def _tuple(self, value: tuple[Any, ...], path: str) -> dict[str, Any]:
