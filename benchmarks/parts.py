@@ -66,7 +66,7 @@ def sac(plan: Plan, advance: Advance) -> dict[str, Result]:
 
 def cbp(plan: Plan, advance: Advance) -> dict[str, Result]:
     """Our PPO's update with continual backprop and without."""
-    both = [settings.ppo_words(methods=methods) for methods in (settings.CBP, settings.NO_CBP)]
+    both = [settings.ppo_words(methods) for methods in (settings.CBP, settings.NO_CBP)]
     entries = [Entry("ours.train", {"words": words, "steps": settings.ROLLOUT}) for words in both]
     with children(entries) as pair:
         turns = take_turns(pair, plan.turns(40), advance)

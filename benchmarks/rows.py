@@ -55,7 +55,7 @@ ROWS = {
     "sac_sbx": Row(SAC, "SBX SAC (JAX)", 1.2, 1.6),
     "ppo_update": Row("PPO's update with continual backprop", "SB3 PPO's update", None, None),
     "sac_update": Row("SAC's update with continual backprop", "SB3 SAC's update", None, None),
-    "batched": Row("stepping 8 Slippery Ants at once, bit for bit the same", "DummyVecEnv of 8", 1.7, 2.2),
+    "batched": Row("stepping 8 Slippery Ants at once, bit for bit the same", "DummyVecEnv, same wrappers", 1.7, 2.2),
     "cbp": Row("continual backprop", "of our PPO's update", 0.05, 0.02, share=True),
     "metrics": Row("all metrics and writing them", "of our PPO's training", 0.03, 0.01, share=True),
     "wrapper": Row("the wrapper", "of a step of Ant", 0.02, 0.005, share=True),

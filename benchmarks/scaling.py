@@ -41,7 +41,7 @@ def measure(plan: Plan, advance: Callable[[float], None]) -> dict[str, Any]:
     return found
 
 
-def _pair(plan: Plan, options: dict[str, int], turns: int) -> tuple[list[float], list[float]]:
+def _pair(plan: Plan, options: dict[str, Any], turns: int) -> tuple[list[float], list[float]]:
     ours = Entry("ours.train", {"words": settings.ppo_words(**options), "steps": settings.ROLLOUT})
     with children([ours, Entry("peers.sb3.ppo", options, plan.peers)]) as pair:
         mine, theirs = take_turns(pair, turns)

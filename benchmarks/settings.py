@@ -38,7 +38,9 @@ def ppo(n_envs: int) -> dict[str, Any]:
     return PUBLISHED | {"n_steps": ROLLOUT // n_envs}
 
 
-def ppo_words(n_envs: int = COPIES, width: int = WIDTH, depth: int = DEPTH, methods: Sequence[str] = CBP) -> list[str]:
+def ppo_words(
+    methods: Sequence[str] = CBP, *, n_envs: int = COPIES, width: int = WIDTH, depth: int = DEPTH
+) -> list[str]:
     """The same for train.py, with continual backprop."""
     layers = str([width] * depth).replace(" ", "")
     return [
