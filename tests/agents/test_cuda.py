@@ -46,7 +46,7 @@ def test_counts_that_are_read_at_each_step_stay_on_the_cpu():
 
 
 def test_the_budget_is_looked_at_only_when_a_unit_may_be_due(monkeypatch):
-    """On a GPU each look waits for all that is under way. 12 units at 1/100 each: a unit is due every ninth step or so."""
+    """On a GPU each look waits for all that is under way. 12 units at 1/100 each: one is due every ninth step or so."""
     model = mlp((4, 12, 2), nn.ReLU)
     method = ContinualBackprop((net := network(model)).layers, replacement_rate=0.01, maturity=0)
     method._in_one_pass = lambda *args: None  # as where there is no kernel
