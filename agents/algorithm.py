@@ -6,7 +6,6 @@ import io
 import os
 import zipfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,7 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn
 
-from agents.backend import Backend, ByHand, check_backend, one_thread
+from agents.backend import Backend, ByHand, check_backend
 from agents.policies import PlasticPolicy, plastic_policy
 from plasticity import UnitAdam
 from plasticity.registry import Methods, method_configs
@@ -104,10 +103,9 @@ class PlasticAlgorithm(_Base):
         if self.between_rollouts is not None and not self.between_rollouts():
             return RolloutReturn(0, 0, continue_training=False) if isinstance(self, OffPolicyAlgorithm) else False
         policy: Any = self.policy
-        policy.fast = fast = self._backend.of(self)
+        policy.fast = self._backend.of(self)
         try:
-            with nullcontext() if fast is None else one_thread(self.n_envs):
-                return super().collect_rollouts(*args, **kwargs)  # type: ignore[misc]
+            return super().collect_rollouts(*args, **kwargs)  # type: ignore[misc]
         finally:
             policy.fast = None
 

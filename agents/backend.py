@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from agents.optimizers import owners
 from agents.unchanged import Unchanged
@@ -16,7 +13,6 @@ from plasticity.native import MISSING, NATIVE
 from plasticity.settings import unknown
 
 BACKENDS = ("auto", "stock")
-MANY_ROWS = 64
 
 
 def check_backend(choice: str) -> str:
@@ -32,23 +28,6 @@ class ByHand:
 
     why_not: Callable[[Any], str | None]
     make: Callable[[Any], Any]
-
-
-@contextmanager
-def one_thread(rows: int) -> Iterator[None]:
-    """Let torch use one thread for what is inside, if its matrices have few rows.
-
-    More would cost more than they save, and take cores from the threads that step simulations.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or rows >= MANY_ROWS:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Backend:

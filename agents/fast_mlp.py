@@ -13,7 +13,8 @@ out equals the modules' to the last bit; sums over the batch are taken in anothe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from plasticity.layers import HiddenLayer
 from plasticity.native import NATIVE, addressable
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
+MANY_ROWS = 64
 
 
 class PlainMLP:
@@ -159,6 +161,23 @@ class Clip:
 
     def __call__(self, max_norm: float) -> None:
         self._clip(*self._arguments, max_norm)
+
+
+@contextmanager
+def one_thread(rows: int) -> Iterator[None]:
+    """Let torch use one thread for what is inside, if its matrices have few rows.
+
+    More would cost more than they save, and take cores from the threads that step simulations.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or rows >= MANY_ROWS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[nn.Module]) -> str | None:

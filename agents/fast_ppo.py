@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Clip, MLPPass, PlainMLP, is_free, why_not_plain
+from agents.fast_mlp import Clip, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 
 NETWORKS = ("pi", "vf")
@@ -80,7 +80,8 @@ class FastPPO:
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = MLPPass(self.pi, rows), MLPPass(self.vf, rows)
         pi, vf = self._acting[rows]
-        (head,), (values,) = pi(x), vf(x)
+        with one_thread(rows):
+            (head,), (values,) = pi(x), vf(x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)

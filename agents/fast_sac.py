@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
-from agents.fast_mlp import ACTIVATIONS, MLPPass, PlainMLP, is_free, why_not_plain
+from agents.fast_mlp import ACTIVATIONS, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
@@ -116,7 +116,8 @@ class FastSAC:
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = MLPPass(self.actor, rows)
-        mean, log_std = self._acting[rows](x)
+        with one_thread(rows):
+            mean, log_std = self._acting[rows](x)
         if deterministic:
             return mean.tanh()
         noise = torch.empty_like(mean).normal_()

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agents.optimizers import owners
+from plasticity.native import NATIVE, addressable
 
 
 class GradientGuard:
@@ -104,6 +106,9 @@ def _parameters(model: BaseAlgorithm) -> Iterator[tuple[str, Tensor]]:
 
 def _seem_finite(tensors: list[Tensor]) -> bool:
     """Whether the squares of all numbers add up to a finite one, which is quick to see; if not, look closely."""
+    if addressable(*tensors):
+        table = np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64)
+        return math.isfinite(NATIVE[tensors[0].dtype].squares(table.ctypes.data, len(tensors)))
     return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
 
 

@@ -142,15 +142,24 @@ CLONED EXPORT void NAME(columns)(const REAL *values, int64_t rows, int64_t units
     NAME(sum_columns)(values, rows, units, into, units, 0);
 }
 
-/* table: address and size of each gradient. */
-CLONED EXPORT void NAME(clip)(const int64_t *table, int64_t gradients, double max_norm) {
+/* The sum of all squares. table: address and size of each tensor. */
+INLINE double NAME(sum_squares)(const int64_t *table, int64_t tensors) {
     double total = 0;
-    for (const int64_t *t = table; t < table + 2 * gradients; t += 2) {
+    for (const int64_t *t = table; t < table + 2 * tensors; t += 2) {
         const REAL *restrict g = (const REAL *)t[0];
         REAL square = 0;
         for (int64_t i = 0; i < t[1]; i++) square += g[i] * g[i];
         total += square;
     }
+    return total;
+}
+
+CLONED EXPORT double NAME(squares)(const int64_t *table, int64_t tensors) {
+    return NAME(sum_squares)(table, tensors);
+}
+
+CLONED EXPORT void NAME(clip)(const int64_t *table, int64_t gradients, double max_norm) {
+    const double total = NAME(sum_squares)(table, gradients);
     const REAL factor = (REAL)(max_norm / (sqrt(total) + 1e-6));
     if (factor >= 1) return; /* NaN goes on, as in torch */
     for (const int64_t *t = table; t < table + 2 * gradients; t += 2) {

@@ -25,6 +25,7 @@ _SIGNATURES = {
     "contribution": [*_TABLE, _ADDRESS, _NUMBER, _COUNT, _COUNT, _COUNT, _ADDRESS, _ADDRESS],
     "through": [_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS],
     "columns": [_ADDRESS, _COUNT, _COUNT, _ADDRESS],
+    "squares": _TABLE,
     "clip": [*_TABLE, _NUMBER],
     "normalized": [_ADDRESS, _COUNT, _ADDRESS],
     "gaussian": [*[_ADDRESS] * 5, _COUNT, _COUNT, _NUMBER, _NUMBER, *[_ADDRESS] * 4],
@@ -38,7 +39,7 @@ _SIGNATURES = {
     "polyak": [*_TABLE, _NUMBER],
     "transitions": [_ADDRESS, *_TABLE, _COUNT, _COUNT, _ADDRESS],
 }
-_LOSSES = ("squared_error", "bellman", "actor_loss")  # which return one number
+_TELLING = ("squares", "squared_error", "bellman", "actor_loss")  # which return one number
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Native:
     contribution: Any
     through: Any
     columns: Any
+    squares: Any
     clip: Any
     normalized: Any
     gaussian: Any
@@ -76,7 +78,7 @@ def _load() -> dict[torch.dtype, Native]:
             if not hasattr(library, exported):
                 return {}  # built from an earlier version
             function = functions[name] = getattr(library, exported)
-            function.argtypes, function.restype = arguments, _NUMBER if name in _LOSSES else None
+            function.argtypes, function.restype = arguments, _NUMBER if name in _TELLING else None
         sets[kind] = Native(**functions)
     return sets
 

@@ -52,16 +52,27 @@ def replace_units(
 def _transfer(layer: HiddenLayer, mask: Tensor, mean: Tensor | None, activations: Tensor | None) -> Tensor:
     """Move the picked units' mean contribution into the readers' biases; returns the mean absolute output change."""
     changes = []
+    picked = mask.nonzero().squeeze(1) if mask.dim() == 1 else None  # without replicas, only these are looked at
     for reader in layer.readers:
-        transferred = torch.zeros_like(mask, dtype=layer.weight.dtype)
-        if mean is not None and layer.takes_mean(reader):
-            transferred = mean * mask
-            columns = reader.columns(layer.units)  # (*replicas, units, outputs, positions)
-            reader.linear.bias += (columns * transferred[..., None, None]).sum((-3, -1))  # type: ignore[operator]
-        if activations is not None:
-            lost = (activations - layer.as_output(transferred)) * layer.as_output(mask)
-            changes.append(reader.respond(lost).abs().mean())
+        moved = mean if mean is not None and layer.takes_mean(reader) else None
+        columns = reader.columns(layer.units)  # (*replicas, units, outputs, positions)
+        if moved is not None:
+            chosen = columns * (moved * mask)[..., None, None] if picked is None else _scaled(columns, moved, picked)
+            reader.linear.bias += chosen.sum((-3, -1))  # type: ignore[operator]
+        if activations is None:
+            continue
+        if picked is not None and activations.dim() == 2 and columns.shape[-1] == 1:
+            lost = activations[:, picked] - (0 if moved is None else moved[picked])
+            change = lost @ columns[picked].squeeze(-1)
+        else:
+            transferred = torch.zeros_like(mask, dtype=layer.weight.dtype) if moved is None else moved * mask
+            change = reader.respond((activations - layer.as_output(transferred)) * layer.as_output(mask))
+        changes.append(change.abs().mean())
     return torch.stack(changes).mean() if changes else torch.zeros(())
+
+
+def _scaled(columns: Tensor, mean: Tensor, picked: Tensor) -> Tensor:
+    return columns[picked] * mean[picked, None, None]
 
 
 def _redraw(layer: HiddenLayer, mask: Tensor, fresh: Callable[[HiddenLayer, int], Tensor]) -> None:
