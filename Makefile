@@ -3,10 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .bench-venv
+PEERS_INSTALLED := $(PEERS)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train tensorboard test test-all lint format types pytest scorecard docs clean
+.PHONY: help install train tensorboard test test-all lint format types pytest scorecard bench docs clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,8 +50,17 @@ pytest: $(INSTALLED)
 scorecard: $(INSTALLED)  ## put all that a run promises to the test, and write docs/reliability.md
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow" tests/reliability --scorecard docs/reliability.md
 
+bench: $(INSTALLED) $(PEERS_INSTALLED)  ## how fast we are beside our peers, and docs/performance.md; ARGS='--quick' for a first look
+	$(BIN)/python -m benchmarks $(ARGS)
+
+$(PEERS_INSTALLED): benchmarks/peers.txt constraints.txt
+	@echo "Setting up $(PEERS), where our peers live; the first time this takes a few minutes."
+	$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
+	touch $(PEERS_INSTALLED)
+
 docs: $(INSTALLED)  ## the documentation: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

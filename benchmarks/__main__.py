@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def main(words: list[str] | None = None, console: Console | None = None) -> int:
     given, console = parsed(words), console or Console()
     plan = Plan(given.peers, None if given.lop is None else str(given.lop.resolve()), given.quick)
     load = os.getloadavg()[0]
-    found = report.merged(report.RESULT, circumstances(plan) | {"load_before": round(load, 2)}, whole=not given.only)
+    now = {"date": date.today().isoformat(), "load_before": round(load, 2)}
+    try:
+        found = report.merged(report.RESULT, circumstances(plan) | now, whole=not given.only)
+    except report.OtherConditions as error:
+        raise SystemExit(f"error: {error}") from None
     if load > 0.5:
         console.print(f"[yellow]The machine is busy (load {load:.1f}): expect wide spreads.[/]")
     wanted = set(given.only or [*ROWS, SCALING])
