@@ -87,7 +87,6 @@ class EpisodeRecorder(BaseCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of a run must keep: how far the file goes, and the regimes; the returns are in the file."""
         self._write()
-        self._file.sync()
         regimes = [(one.index, one.start, dict(one.values), dict(one.spans)) for one in self.regimes.values()]
         return {"bytes": self._file.size, "regimes": regimes}
 

@@ -66,10 +66,10 @@ class EventFiles(TensorBoardOutputFormat):
             file.close()
             self._before[name] = file.size
 
-    def sync(self) -> None:
-        """See to it that all rows outlive a crash of the machine."""
-        if self._file is not None:
-            self._file.sync()
+    @property
+    def path(self) -> Path | None:
+        """The file that rows go to, once there is one."""
+        return None if self._file is None else self._file.path
 
     def close(self) -> None:
         """Close the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,12 +129,6 @@ class GrowingFile:
         self.path.unlink(missing_ok=True)
         _partial(self.path).unlink(missing_ok=True)
 
-    def sync(self) -> None:
-        """See to it that all of it outlives a crash of the machine."""
-        if self._descriptor is not None:
-            with suppress(OSError):  # if something is lost by this, `cut` will say so
-                os.fsync(self._descriptor)
-
     def close(self) -> None:
         """Give the file back; the next piece opens it again."""
         if self._descriptor is not None:
@@ -176,6 +170,20 @@ class GrowingFile:
                 raise
             self._descriptor, self.size = descriptor, min(self.size, there)
         return self._descriptor
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """See to it that what is in growing files outlives a crash of the machine, also while more is written to them.
+
+    They are opened anew for it: another thread may close or replace them meanwhile.
+    """
+    for path in paths:
+        with suppress(OSError):  # if something is lost by this, `cut` will say so
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _partial(path: Path) -> Path:

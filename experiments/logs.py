@@ -22,11 +22,13 @@ class RunLogger(Logger):
         super().__init__(str(folder), [self.table, *([self.events] if self.events else [])])
 
     def files(self) -> dict[str, Any]:
-        """How far the files go, for a checkpoint; all of that is then on disk."""
-        self.table.sync()
-        if self.events is not None:
-            self.events.sync()
+        """How far the files go, for a checkpoint, which is complete only when they are on the disk: see `paths`."""
         return {"rows": self.table.rows, "events": None if self.events is None else self.events.state_dict()}
+
+    def paths(self) -> list[Path]:
+        """The files that rows go to."""
+        events = None if self.events is None else self.events.path
+        return [self.table.path, *([] if events is None else [events])]
 
     def resume(self, files: dict[str, Any]) -> None:
         """Cut the files back to how far they went then; call it before anything is logged. Raises `OSError`."""

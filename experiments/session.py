@@ -6,6 +6,7 @@ import textwrap
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -57,7 +58,8 @@ class Session:
         assert env is not None
         self.planned = planned_steps(config)
         self.losses = Losses(lambda sentence: tell([f"warning: {sentence}"], console))
-        model.set_logger(make_logger(folder, config.logging.tensorboard, self.losses))
+        self.logger = make_logger(folder, config.logging.tensorboard, self.losses)
+        model.set_logger(self.logger)
         guard = unwrap_vec_wrapper(env, Guard)
         assert guard is not None
         self.guard = guard
@@ -69,7 +71,10 @@ class Session:
         self.evaluation = forgetting.forgetting_evaluation(config, stop.asked)
         self.training = Training(model, self._parts(), Segments(folder))
         store = Store(folder, config.run.checkpoint.keep)
-        self.saver = Saver(self.training, store, config.run.checkpoint, facts, stop.asked, self.is_complete, checkpoint)
+        settings = config.run.checkpoint
+        self.saver = Saver(
+            self.training, store, settings, facts, stop.asked, self.is_complete, self._growing, checkpoint
+        )
         if checkpoint is not None:
             env.reset()
             put(self.training, checkpoint.read())
@@ -167,6 +172,10 @@ class Session:
         commands = summary.next_commands(folder, run.choices, run.words, config.seed)
         ended = f"{status} after {steps:,} steps"
         summary.render(folder, summary.parts(folder, regimes, ended, commands, more), self.console)
+
+    def _growing(self) -> list[Path]:
+        """The files that a checkpoint says how far they go."""
+        return [*self.logger.paths(), self.recorder.path]
 
     def _parts(self) -> dict[str, Stateful]:
         parts: dict[str, Stateful] = {

@@ -57,10 +57,6 @@ class ProgressTable(KVWriter):
         else:
             self._file.discard()  # as a run that has logged nothing yet
 
-    def sync(self) -> None:
-        """See to it that all rows outlive a crash of the machine."""
-        self._file.sync()
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from agents.finite import non_finite
 from experiments.checkpoint.codec import encode
 from experiments.checkpoint.pieces import Training, take
-from experiments.checkpoint.store import Checkpoint, Store
+from experiments.checkpoint.store import Checkpoint, Digest, Store
 from experiments.errors import NumericFailure, StorageFailure
+from experiments.growing import sync
 from experiments.run_settings import CheckpointSettings
 
 ATTEMPTS, PAUSE = 3, 1.0  # to write a checkpoint; seconds between two of them
@@ -28,7 +30,8 @@ class Saver:
     anything else happens, the first checkpoint and the last, is waited for.
 
     facts: what manifests say beside the step. stopping: whether the run is to end here; complete: whether all that
-    belongs to the steps so far has been done, without which a checkpoint would not equal an undisturbed run's.
+    belongs to the steps so far has been done, without which a checkpoint would not equal an undisturbed run's; growing:
+    the files that a checkpoint says how far they go, which are on the disk before it is.
     saved: the newest checkpoint that is known to be on the disk, also one that the run was resumed from.
     """
 
@@ -40,10 +43,11 @@ class Saver:
         facts: Mapping[str, Any],
         stopping: Callable[[], bool],
         complete: Callable[[], bool],
+        growing: Callable[[], list[Path]],
         saved: Checkpoint | None = None,
     ):
         self.training, self.store, self.settings, self.facts = training, store, settings, facts
-        self.stopping, self.complete, self.saved = stopping, complete, saved
+        self.stopping, self.complete, self.growing, self.saved = stopping, complete, growing, saved
         self._step = None if saved is None else saved.step  # of the newest, written or being written
         self._time = time.monotonic()
         self._thread = ThreadPoolExecutor(1, "checkpoints")
@@ -85,7 +89,7 @@ class Saver:
             raise NumericFailure(f"numbers are no longer finite after {step:,} steps, in {', '.join(names)}")
         tree = self._attempts(step, partial(take, self.training))
         contents, segments = encode(tree), tree["replay"]["segments"]
-        write = partial(self.store.write_encoded, step, contents, self.facts, segments)
+        write = partial(self._write, self.growing(), step, contents, segments)
         self._writing = self._thread.submit(self._attempts, step, write)
         self._step, self._time = step, time.monotonic()
 
@@ -101,6 +105,12 @@ class Saver:
         with suppress(StorageFailure):
             self.wait()
         self._thread.shutdown()
+
+    def _write(
+        self, growing: list[Path], step: int, contents: tuple[bytes, bytes], segments: Mapping[str, Digest]
+    ) -> Checkpoint:
+        sync(growing)
+        return self.store.write_encoded(step, contents, self.facts, segments)
 
     def _attempts(self, step: int, write: Callable[[], T]) -> T:
         error: OSError | None = None

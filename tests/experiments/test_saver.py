@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from experiments.checkpoint.codec import decode, encode
 from experiments.checkpoint.pieces import take
 from experiments.checkpoint.store import Checkpoint, Store
 from experiments.errors import StorageFailure
+from experiments.growing import GrowingFile, Losses, sync
 from experiments.session import Session
 from tests.experiments.sessions import PPO, SAC, Setup, begin, differences, finish
 
@@ -114,6 +116,47 @@ def test_what_is_written_is_what_was_there_when_it_was_begun(started: Start) -> 
     found = session.saver.saved.read()
     assert list(differences(expected, found)) == []
     assert list(differences(decode(*encode(take(session.training))), found))
+
+
+def test_the_rows_it_counts_on_are_on_the_disk_before_it(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And training does not wait for them either."""
+    session, _ = started(Setup((*PPO.words, "logging.tensorboard=true")))
+    session.model.learn(32, reset_num_timesteps=False)
+    session.logger.record("rollout/any", 1.0)
+    session.logger.dump(32)
+    session.recorder._rows.append((32, 0, 0, 1.0, 8))
+    done: list[Path] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        done.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(target)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    session.saver.save()
+    complete = done.index(session.saver.saved.path)
+    folder = session.saver.store.folder.parent
+    growing = {folder / "progress.csv", folder / "episodes.csv", *folder.glob("events.out.tfevents.*")}
+    assert len(growing) == 3
+    assert growing <= set(done[:complete])
+
+
+def test_rows_that_come_while_others_are_synced_do_no_harm(tmp_path: Path) -> None:
+    """Nor does a file that is closed, replaced or gone by then."""
+    file = GrowingFile(tmp_path / "rows.csv", Losses())
+    file.append(b"one\n", 1)
+    file.close()
+    sync([file.path, tmp_path / "gone.csv"])
+    file.replace(b"other\n", 2)
+    sync([file.path])
+    file.append(b"two\n", 3)
+    assert file.path.read_bytes() == b"other\ntwo\n"
 
 
 def test_one_at_a_time(started: Start) -> None:
