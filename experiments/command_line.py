@@ -44,9 +44,18 @@ EXAMPLES = (
         "python train.py env=ns_cartpole evaluation.episodes=5",
         "what is forgotten, and how long it takes to recover: tests on frozen regimes; evaluation.fresh=true adds more",
     ),
+    (
+        "python train.py -m plasticity=none,l2,redo,cbp seed='range(10)'",
+        "forty runs, as many at once as there are cores; the same command again does what is missing",
+    ),
+    ("python train.py -m sweep=sac_pendulum seed=0", "a sweep from its file, one seed of it"),
     ("python train.py --cfg job agent=sac", "show the resolved configuration, run nothing"),
 )
 FLAGS = (
+    ("-m, --multirun", "a run for each combination of the values in the words: seed='range(5)' plasticity=none,cbp"),
+    ("--jobs N", "with -m: so many runs at once, else one for each core; see docs/sweeps.md for clusters"),
+    ("--cells", "with -m: list the runs and how far each is, and stop"),
+    ("--dashboard", "with -m: serve Dask's page about the workers, on this machine only"),
     ("--cfg job", "print the resolved configuration as YAML and stop"),
     ("--config-dir DIR", "look for choices in DIR too (DIR/env/mine.yaml is then env=mine)"),
     ("--help", "this text"),
@@ -87,13 +96,25 @@ def _main(words: Sequence[str]) -> int:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", choices=["job"])
     parser.add_argument("--config-dir", type=Path, action="append", default=[])
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--jobs", type=int)
+    parser.add_argument("--cells", action="store_true")
+    parser.add_argument("--dashboard", action="store_true")
     parser.add_argument("overrides", nargs="*")
     flags = parser.parse_intermixed_args(list(words))
     from experiments import compose  # not earlier: what it imports takes a second, and a wrong flag should not
 
     if flags.help:
-        _print(help_text(compose.available(flags.config_dir)))
+        from experiments.sweep import named
+
+        _print(help_text(compose.available(flags.config_dir), named.available(flags.config_dir)))
         return errors.DONE
+    _check_flags(flags)
+    if flags.multirun:
+        from experiments.sweep.command import sweep
+
+        command = ["python", "train.py", *words]
+        return sweep(flags.overrides, flags.config_dir, command, flags.jobs, flags.cells, flags.dashboard)
     config, choices = configuration(flags.overrides, flags.config_dir)
     if flags.cfg:
         _print(compose.to_yaml(config.as_dict()).rstrip())
@@ -105,6 +126,21 @@ def _main(words: Sequence[str]) -> int:
         known = ", ".join(RENDERERS)
         print(f"warning: MUJOCO_GL={renderer} is none of {known}: set aside, nothing is rendered here", file=sys.stderr)
     return train(Run(config, choices, typed(flags.overrides, flags.config_dir), ["python", "train.py", *words]))
+
+
+def _check_flags(flags: argparse.Namespace) -> None:
+    """Raise `BadInput` for flags that do not go together."""
+    faults = []
+    if flags.multirun and flags.cfg:
+        faults.append("--cfg job shows one run; --cells lists those of a sweep")
+    if flags.jobs is not None and flags.jobs < 1:
+        faults.append(f"--jobs must be at least 1, got {flags.jobs}")
+    if not flags.multirun:
+        asked = {"--jobs": flags.jobs is not None, "--cells": flags.cells, "--dashboard": flags.dashboard}
+        faults += [f"{flag} is for sweeps: add -m" for flag, given in asked.items() if given]
+        faults += [f"{word}: a sweep is many runs: add -m" for word in flags.overrides if word.startswith("sweep=")]
+    if faults:
+        raise errors.BadInput(faults)
 
 
 def configuration(overrides: Sequence[str], directories: Sequence[Path]) -> tuple[Config, dict[str, tuple[str, ...]]]:
@@ -135,12 +171,14 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
 
 
-def help_text(choices: dict[str, dict[str, str]]) -> str:
-    """Groups with their choices, the grammar, and commands to copy."""
+def help_text(choices: dict[str, dict[str, str]], sweeps: dict[str, str]) -> str:
+    """Groups with their choices, sweeps, the grammar, and commands to copy."""
     lines = ["python train.py [group=choice ...] [key=value ...]", ""]
     for group, names in choices.items():
         lines.append(f"{group}=")
         lines += [_entry(name, text, 20) for name, text in names.items()]
+    lines.append("-m sweep=")
+    lines += [_entry(name, text, 20) for name, text in sweeps.items()]
     lines += [
         "",
         "Any setting can be typed: agent.gamma=0.9 env.n_envs=4 total_steps=2e4; --cfg job shows them all.",

@@ -20,7 +20,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -91,7 +91,7 @@ def _shadowing(directories: Sequence[Path]) -> list[str]:
     """One sentence for each file of the user's whose choice is built in: Hydra would quietly take the built-in one."""
     return [
         f"{path}: {group}={path.stem} is built in; give the file another name"
-        for group in GROUPS
+        for group in (*GROUPS, "sweep")
         for directory in directories
         for path in sorted((directory / group).glob("*.yaml"))
         if (CONFIGS / group / path.name).is_file()
@@ -121,7 +121,7 @@ def _split(
             faults = faults or [f"is not an override; {_quoting(word) or advice}"]
         else:
             if override.is_sweep_override():
-                advice = "write a list as key=[a,b], and run one seed or setting at a time"
+                advice = "write a list as key=[a,b]; -m makes a run of each value"
                 quoting = _quoting(word) if ":" in word else None  # a schedule, and not several values
                 faults.append(f"has several values; {quoting}" if quoting else f"has several values: {advice}")
         if faults:
@@ -137,6 +137,44 @@ def _split(
         else:
             chosen += _checked_choice(key, override.value(), known[key], errors)
     return chosen, values
+
+
+def values_of(word: str, known: Mapping[str, Mapping[str, str]]) -> list[str] | None:
+    """The values of a word such as `seed=range(3)`, each as it would be typed; None where it has a single one.
+
+    What is no override is not judged here. known: as from `available`, for `glob(*)`. Raises `BadInput`.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+    key = word.partition("=")[0].lstrip("+~")
+    value: Any = override._value  # which value() does not give where there are several
+    if not override.is_sweep_override():
+        return None
+    if isinstance(value, Glob):
+        if key not in known:
+            raise BadInput(f"{word}: glob(...) chooses among the names of a group, and {key} is none")
+        return list(map(str, value.filter(list(known[key]))))
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException:
+        raise BadInput(
+            f"{word}: a stretch of numbers has no end of values; name some, as in {key}=1e-4,1e-3, or search it: "
+            "python -m experiments.tune"
+        ) from None
+    if any(":" in text for text in values) and any(re.fullmatch(r"[-+\d.e]+", text) for text in values):
+        advice = _quoting(word)  # a schedule, sine:2000,0.5,1.5, and not several values
+        raise BadInput(f"{word}: {advice or 'write a text with commas in quotes'}")
+    return values
+
+
+def value_of(word: str) -> Any:
+    """What a word with one value sets, as plain Python; None where it is no override."""
+    try:
+        return OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return None
 
 
 def _quoting(word: str) -> str | None:

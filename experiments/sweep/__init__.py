@@ -1,0 +1,1 @@
+"""Many runs from one command: which there are, who works on them, and what is seen of it."""
