@@ -135,12 +135,15 @@ def combinations(plan: Plan) -> Iterator[dict[str, str]]:
 
 
 def _applies(key: str, values: Mapping[str, str], plan: Plan) -> bool:
-    """Whether a setting concerns a cell: not one of a method that only others of the sweep have."""
+    return METHODS not in plan.axes or concerns(key, values[METHODS], plan.axes[METHODS])
+
+
+def concerns(key: str, chosen: str, choices: Sequence[str]) -> bool:
+    """Whether a setting is one for a run with these methods: not of a method that only others of `choices` have."""
     parts = key.split(".")
-    if parts[0] != METHODS or len(parts) < 2 or METHODS not in plan.axes:
+    if parts[0] != METHODS or len(parts) < 2 or parts[1] in _names(chosen):
         return True
-    elsewhere = any(parts[1] in _names(value) for value in plan.axes[METHODS])
-    return parts[1] in _names(values[METHODS]) or not elsewhere
+    return not any(parts[1] in _names(choice) for choice in choices)
 
 
 def _names(choice: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from experiments.sweep.cell import Task
@@ -66,17 +66,22 @@ class Crew:
                 if not self.engine.drop(number) and status.state != ELSEWHERE:
                     status.find()
 
-    def stop(self) -> Iterable[None]:
+    def stop(self) -> Iterator[None]:
         """Stop all of them; yields while they save themselves."""
         self.drop(self.statuses)
+        orphans: list[Status] = []  # whose workers were ended too; they save themselves all the same
         asked = time.monotonic()
-        while any(status.state == RUNNING for status in self.statuses):
+        while any(s.state == RUNNING for s in self.statuses) or any(s.state == ELSEWHERE for s in orphans):
             yield
             self.tick()
             if time.monotonic() - asked >= LOOK:
                 asked = time.monotonic()
-                for number in self.engine.forget_dead():
-                    self.statuses[number].find()
+                lost = [self.statuses[number] for number in self.engine.forget_dead()]
+                for status in lost:
+                    status.find()
+                orphans += lost
+        for status in orphans:
+            status.state = STOPPED if status.state == SAVED else status.state
 
     def _send(self, number: int) -> None:
         status = self.statuses[number]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from experiments.errors import BadInput
 from experiments.folder import run_folder
 from experiments.sweep import named
 from experiments.sweep.cells import Plan, cells, combinations, plan
-from tests.experiments.conftest import Outcome
+from tests.experiments.conftest import ROOT, Outcome
 
 TINY = ("experiment=none", "env=ns_cartpole", "agent.n_steps=64", "agent.net_arch=[8,8]", "total_steps=100")
 Command = Callable[..., Outcome]
@@ -184,3 +186,16 @@ def test_flags_that_do_not_fit_are_explained(words: list[str], expected: str, co
     outcome = command(*words)
     assert outcome.code == 2
     assert any(expected in line for line in outcome.errors), outcome.err
+
+
+DOCUMENTED = re.findall(r"^(?:DASK\S+ )?python train.py -m .*", (ROOT / "docs" / "sweeps.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_documented_commands_are_understood(line: str, command: Command) -> None:
+    outcome = command(*shlex.split(line.partition("train.py ")[2]), "--cells")
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_documented_commands_were_found() -> None:
+    assert len(DOCUMENTED) >= 4

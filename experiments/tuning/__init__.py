@@ -1,0 +1,1 @@
+"""Hyper-parameter search: what is searched, and the trials of it."""
