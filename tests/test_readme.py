@@ -65,12 +65,14 @@ COMMANDS = [line for block in fenced("sh") for line in block.splitlines() if lin
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
     words = shlex.split(command)[2:]
-    if "--help" not in words and "--cfg" not in words:
+    if "-m" in words:
+        words = [*words, "--cells"]
+    elif "--help" not in words and "--cfg" not in words:
         words = ["--cfg", "job", *words]
     monkeypatch.chdir(tmp_path)
     code, (out, err) = main(words), capsys.readouterr()
     assert (code, err) == (0, "")
-    assert "agent" in out
+    assert ("cells: " if "-m" in words else "agent") in out
     assert not list(tmp_path.iterdir())
 
 

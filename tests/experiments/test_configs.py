@@ -319,7 +319,11 @@ def test_every_command_of_the_help_is_valid() -> None:
     import shlex
 
     from experiments.command_line import EXAMPLES
+    from experiments.sweep.cells import cells, plan
 
     for text, _ in EXAMPLES:
         words = [word for word in shlex.split(text)[2:] if word not in ("--cfg", "job")]
-        configured(*words)
+        if words[:1] == ["-m"]:
+            assert len(cells(plan(words[1:]))) > 1
+        else:
+            configured(*words)
