@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +25,16 @@ CLOCKS_APART = 1 << 24  # environment steps between the clocks of two episodes, 
 
 class Stopped(Exception):
     """Raised in the midst of an evaluation that was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """An episode in a frozen regime. number: 0, 1, ...; total: its undiscounted return; length: environment steps."""
+
+    regime: int
+    number: int
+    total: float
+    length: int
 
 
 class FrozenRegimes:
@@ -62,13 +73,17 @@ class FrozenRegimes:
 
     def returns(self, model: BaseAlgorithm, regimes: Sequence[int]) -> dict[int, NDArray[np.float64]]:
         """regime -> undiscounted returns of the deterministic policy, (episodes,)."""
-        jobs = [(regime, episode) for regime in regimes for episode in range(self.episodes)]
         found = {regime: np.zeros(self.episodes) for regime in regimes}
+        for one in self.play(model, regimes):
+            found[one.regime][one.number] = one.total
+        return found
+
+    def play(self, model: BaseAlgorithm, regimes: Sequence[int], deterministic: bool = True) -> Iterator[Played]:
+        """All episodes, as they end; until the last one has, draws from global random streams are undone."""
+        jobs = [(regime, episode) for regime in regimes for episode in range(self.episodes)]
         with untouched_streams(), _modes_kept(model.policy):
             slots = [_Slot(self._env(i)) for i in range(min(AT_ONCE, len(jobs)))]
-            for (regime, episode), total in _play(model, slots, jobs, self):
-                found[regime][episode] = total
-        return found
+            yield from _play(model, slots, jobs, self, deterministic)
 
     def begin(self, env: Env, regime: int, episode: int) -> Any:
         """The first observation of an episode in a frozen regime."""
@@ -126,14 +141,17 @@ class _Slot:
         self.env = env
         self.job: tuple[int, int] | None = None
         self.observation: Any = None
-        self.total = 0.0
-        self.starts = True
+        self.total, self.length = 0.0, 0
 
 
 def _play(
-    model: BaseAlgorithm, slots: list[_Slot], jobs: list[tuple[int, int]], regimes: FrozenRegimes
-) -> Iterator[tuple[tuple[int, int], float]]:
-    """Play all jobs, some at a time; yields each with its return, as they end. A slot without a job stands still."""
+    model: BaseAlgorithm,
+    slots: list[_Slot],
+    jobs: list[tuple[int, int]],
+    regimes: FrozenRegimes,
+    deterministic: bool,
+) -> Iterator[Played]:
+    """Play all jobs, some at a time; yields each as it ends. A slot without a job stands still."""
     waiting = iter(jobs)
     for slot in slots:
         _next(slot, waiting, regimes)
@@ -145,20 +163,20 @@ def _play(
         observations: Any = _stack([slot.observation for slot in slots])
         if normaliser is not None:
             observations = normaliser.normalize_obs(observations)
-        starts = np.array([slot.starts for slot in slots])
-        actions, state = model.predict(observations, state, starts, deterministic=True)
+        starts = np.array([slot.length == 0 for slot in slots])
+        actions, state = model.predict(observations, state, starts, deterministic=deterministic)
         for slot, action in zip(slots, actions, strict=True):
             if slot.job is None:
                 continue
             slot.observation, reward, terminated, truncated, _ = slot.env.step(action)
-            slot.total, slot.starts = slot.total + float(reward), False
+            slot.total, slot.length = slot.total + float(reward), slot.length + 1
             if terminated or truncated:
-                yield slot.job, slot.total
+                yield Played(*slot.job, slot.total, slot.length)
                 _next(slot, waiting, regimes)
 
 
 def _next(slot: _Slot, waiting: Iterator[tuple[int, int]], regimes: FrozenRegimes) -> None:
-    slot.job, slot.total, slot.starts = next(waiting, None), 0.0, True
+    slot.job, slot.total, slot.length = next(waiting, None), 0.0, 0
     if slot.job is not None:
         slot.observation = regimes.begin(slot.env, *slot.job)
 

@@ -74,8 +74,8 @@ def main(words: Sequence[str]) -> int:
     return answer(lambda: _main(words), traceback="run.traceback=true" in words)
 
 
-def answer(do: Callable[[], int], traceback: bool = False) -> int:
-    """The exit code of a command; what keeps it from being done goes to stderr."""
+def answer(do: Callable[[], int], traceback: bool = False, interrupted: str = "stopped before training began") -> int:
+    """The exit code of a command; what keeps it from being done goes to stderr. interrupted: what to say to Ctrl-C."""
     try:
         return do()
     except errors.RunError as error:
@@ -87,7 +87,7 @@ def answer(do: Callable[[], int], traceback: bool = False) -> int:
             print(f"resume with: {error.resume}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: stopped before training began", file=sys.stderr)
+        print(f"error: {interrupted}", file=sys.stderr)
         return errors.INTERRUPTED
 
 

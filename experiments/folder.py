@@ -32,6 +32,7 @@ MODEL, PICTURE, SUMMARY, ERROR_LOG = "model.zip", "summary.png", "summary.txt", 
 PROBE, ALARMS = "probe.pt", "alarms.txt"
 NORMALIZATION = "normalization.json"  # with env.normalize_observations or env.normalize_rewards
 
+PLAYED = "play"  # folder of what `experiments.play` writes; nothing that a run needs
 FORGETTING, ADAPTATION = "forgetting.csv", "adaptation.csv"  # with evaluation.episodes
 TABLES = (PROGRESS, EPISODES, REGIMES, FORGETTING, ADAPTATION)
 FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, NORMALIZATION, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
@@ -85,7 +86,8 @@ def make(folder: Path) -> None:
 def begin(folder: Path, config: Config, command: Sequence[str], anew: bool) -> None:
     """Write what can be said before the first step. anew: a run that the folder holds is replaced, file by file."""
     if anew:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, PLAYED):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for path in (*(folder / name for name in FILES), *folder.glob("events.out.tfevents.*")):
             path.unlink(missing_ok=True)
     (folder / CONFIG).write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), "utf-8")

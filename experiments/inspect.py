@@ -87,7 +87,7 @@ class Report:
 
 def look(folder: Path) -> Report:
     """Inspect a folder; raises `BadInput` if it holds no run."""
-    config = _config(folder)
+    config = read_config(folder)
     result, holder = files.result(folder), lock.holder(folder)
     found = [one for one in Store(folder).verify() if one.path.exists()]  # a running one lets old checkpoints go
     saved = [_saved(one, folder) for one in found]
@@ -134,7 +134,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _config(folder: Path) -> Config:
+def read_config(folder: Path) -> Config:
+    """The configuration of the run in a folder; raises `BadInput` if it holds none."""
     path = folder / files.CONFIG
     if not path.is_file():
         raise errors.BadInput(f"{folder} holds no run: there is no {files.CONFIG}")

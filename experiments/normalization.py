@@ -14,6 +14,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from experiments import folder as files
+from experiments.errors import BadInput
 from experiments.schema import Config
 
 
@@ -60,6 +61,23 @@ def write_normalization(folder: Path, env: VecEnv) -> None:
         rewards["gamma"] = normalizer.gamma
     text = json.dumps({"observations": observations, "rewards": rewards}, indent=2)
     (folder / files.NORMALIZATION).write_text(text + "\n", "utf-8")
+
+
+def read_normalization(folder: Path, env: VecEnv) -> None:
+    """Put what `write_normalization` kept into environments that normalise; raises `BadInput` if it is not there."""
+    normalizer = unwrap_vec_normalize(env)
+    if normalizer is None:
+        return
+    path = folder / files.NORMALIZATION
+    if not path.is_file():
+        raise BadInput(f"{folder} holds no {files.NORMALIZATION}, and its agent acts on normalised observations")
+    kept = json.loads(path.read_text("utf-8"))
+    for name, of in {"observations": "obs_rms", "rewards": "ret_rms"}.items():
+        if kept[name] is not None:
+            moments: Any = getattr(normalizer, of)
+            shape = np.shape(moments.mean)
+            moments.mean, moments.var = (np.array(kept[name][each]).reshape(shape) for each in ("mean", "var"))
+            moments.count = kept[name]["count"]
 
 
 def _statistics(found: RunningMeanStd, clip: float, epsilon: float) -> dict[str, Any]:

@@ -71,6 +71,10 @@ def next_commands(
             shlex.join(["python", "-m", "tensorboard.main", "--logdir", str(folder.parent)]),
             "curves of this run and its neighbours",
         ),
+        (
+            shlex.join(["python", "-m", "experiments.play", str(folder)]),
+            "watch it in the regimes it met, and in others",
+        ),
         (shlex.join(["python", "train.py", *kept, f"plasticity={other}"]), "the same world with another method"),
         (shlex.join(["python", "train.py", *again, f"seed={seed + 1}"]), "the same with another seed"),
     ]

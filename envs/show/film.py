@@ -35,13 +35,13 @@ SOME = 12  # pictures that the colours are chosen from
 def shoot(env: gym.Env[Any, Any], wrapper: NonStationary, times: Sequence[int], title: str) -> list[Image.Image]:
     """Return pictures of random actions, the same ones in each regime."""
     images = []
-    _simplify(env)
+    simplify(env)
     for t in times:
         hold(env, wrapper, t)
         lines = [title, *_in_force(wrapper)]
-        for number in range(round(SECONDS * _rate(env))):
-            if number % _skip(env) == 0:
-                images.append(_captioned(env.render(), lines))
+        for number in range(round(SECONDS * rate(env))):
+            if number % skip(env) == 0:
+                images.append(captioned(env.render(), lines))
             _, _, terminated, truncated, _ = env.step(env.action_space.sample())
             if terminated or truncated:
                 env.reset()
@@ -54,15 +54,15 @@ def _in_force(wrapper: NonStationary) -> list[str]:
     return [f"{regime}t = {wrapper.clock:,}", *(f"{live.name} {value_text(live, live.value)}" for live in lives)]
 
 
-def _rate(env: gym.Env[Any, Any]) -> float:
+def rate(env: gym.Env[Any, Any]) -> float:
     return float(env.metadata.get("render_fps") or 30)
 
 
-def _skip(env: gym.Env[Any, Any]) -> int:
-    return math.ceil(_rate(env) / FASTEST)
+def skip(env: gym.Env[Any, Any]) -> int:
+    return math.ceil(rate(env) / FASTEST)
 
 
-def _simplify(env: gym.Env[Any, Any]) -> None:
+def simplify(env: gym.Env[Any, Any]) -> None:
     """Let the camera of a MuJoCo environment follow, and leave out what a processor takes long to draw."""
     base: Any = env.unwrapped
     if not is_mujoco(env):
@@ -75,7 +75,7 @@ def _simplify(env: gym.Env[Any, Any]) -> None:
     model.vis.quality.offsamples = 0
 
 
-def _captioned(pixels: Any, lines: Sequence[str]) -> Image.Image:
+def captioned(pixels: Any, lines: Sequence[str]) -> Image.Image:
     """Return the picture, smaller, below a band of text."""
     if not isinstance(pixels, np.ndarray):
         raise TypeError(f"its render() gave no picture but {type(pixels).__name__}")
@@ -96,7 +96,7 @@ def _captioned(pixels: Any, lines: Sequence[str]) -> Image.Image:
     return whole
 
 
-def _palette(images: Sequence[Image.Image]) -> Image.Image:
+def palette(images: Sequence[Image.Image]) -> Image.Image:
     """Return colours that serve all pictures: with some of its own for each, what stands still would flicker."""
     some = images[:: math.ceil(len(images) / SOME)]
     sheet = Image.new("RGB", (sum(image.width for image in some), max(image.height for image in some)), "white")
@@ -116,9 +116,9 @@ def main(words: Sequence[str]) -> None:
     wanted = json.loads(words[0])
     env, wrapper = Request(wanted["id"], wanted["settings"], tuple(wanted["changes"])).build("rgb_array")
     images = shoot(env, wrapper, wanted["times"], wanted["id"])
-    palette = _palette(images)
-    stills = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    duration = round(1000 * _skip(env) / _rate(env))
+    colours = palette(images)
+    stills = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image in images]
+    duration = round(1000 * skip(env) / rate(env))
     stills[0].save(wanted["out"], save_all=True, append_images=stills[1:], duration=duration, loop=0)
 
 

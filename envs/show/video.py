@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,12 +30,22 @@ def make_video(
         None if it is written; else one sentence: why not, and what to install.
     """
     order = json.dumps({**asdict(request), "times": list(times), "out": str(video)})
+    return rendered(mujoco, lambda renderer: _attempt(order, renderer), chosen)
+
+
+def rendered(mujoco: bool, attempt: Callable[[str], str | None], chosen: str | None = None) -> str | None:
+    """Let `attempt` make a video with one renderer after another; see `make_video`.
+
+    Args:
+        attempt: given a value for MUJOCO_GL, empty where nothing is to be chosen, returns None if it is done, else why
+            not.
+    """
     reasons, chosen = [], chosen or os.environ.get("MUJOCO_GL")
     if mujoco and chosen and chosen not in RENDERERS:
         known = ", ".join(RENDERERS)
         return f"No video: MUJOCO_GL is set to {chosen}, which is none of {known}. Unset it to try them. {REST}"
     for renderer in _renderers() if mujoco else [""]:
-        reason = _attempt(order, renderer)
+        reason = attempt(renderer)
         if reason is None:
             return None
         reasons.append(f"{renderer}: {reason}" if renderer and not chosen else reason)
@@ -50,6 +60,13 @@ def make_video(
     )
 
 
+def surroundings(renderer: str) -> dict[str, str]:
+    """Return the environment variables of a process that renders, on a machine that may have no screen."""
+    path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
+    found = {"SDL_VIDEODRIVER": "dummy", **os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    return {**found, "MUJOCO_GL": renderer} if renderer else found
+
+
 def _renderers() -> list[str]:
     if chosen := os.environ.get("MUJOCO_GL"):
         return [chosen]
@@ -58,14 +75,10 @@ def _renderers() -> list[str]:
 
 def _attempt(order: str, renderer: str) -> str | None:
     """Return None if the film was written, else why not."""
-    path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
-    surroundings = {"SDL_VIDEODRIVER": "dummy", **os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    if renderer:
-        surroundings["MUJOCO_GL"] = renderer
     try:
         subprocess.run(
             [sys.executable, "-m", "envs.show.film", order],
-            env=surroundings,
+            env=surroundings(renderer),
             timeout=PATIENCE,
             check=True,
             capture_output=True,
