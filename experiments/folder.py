@@ -32,10 +32,14 @@ MODEL, PICTURE, SUMMARY, ERROR_LOG = "model.zip", "summary.png", "summary.txt", 
 PROBE, ALARMS = "probe.pt", "alarms.txt"
 NORMALIZATION = "normalization.json"  # with env.normalize_observations or env.normalize_rewards
 
+TRACKED = "trackers.json"  # with logging.trackers: where the run is kept in each
 PLAYED = "play"  # folder of what `experiments.play` writes; nothing that a run needs
 FORGETTING, ADAPTATION = "forgetting.csv", "adaptation.csv"  # with evaluation.episodes
 TABLES = (PROGRESS, EPISODES, REGIMES, FORGETTING, ADAPTATION)
-FILES = (CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, NORMALIZATION, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG)
+FILES = (
+    *(CONFIG, COMMAND, VERSIONS, RESULT, *TABLES, MODEL, NORMALIZATION, PROBE, ALARMS, PICTURE, SUMMARY, ERROR_LOG),
+    TRACKED,
+)
 NOT_LEARNED = ("logging", "evaluation", "run")  # sections that change nothing of what is learned
 PACKAGES = ("pliant-rl", "torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "hydra-core", "tensorboard")
 

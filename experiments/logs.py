@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from experiments import folder as files
 from experiments.events import EventFiles
@@ -16,10 +17,10 @@ from experiments.table import ProgressTable
 class RunLogger(Logger):
     """SB3's logger with our outputs. events: None without TensorBoard. What is pending in it is no part of `files`."""
 
-    def __init__(self, folder: Path, tensorboard: bool, losses: Losses):
+    def __init__(self, folder: Path, tensorboard: bool, losses: Losses, others: Sequence[KVWriter] = ()):
         self.table = ProgressTable(folder / files.PROGRESS, losses)
         self.events = EventFiles(folder, losses) if tensorboard else None
-        super().__init__(str(folder), [self.table, *([self.events] if self.events else [])])
+        super().__init__(str(folder), [self.table, *([self.events] if self.events else []), *others])
 
     def files(self) -> dict[str, Any]:
         """How far the files go, for a checkpoint, which is complete only when they are on the disk: see `paths`."""
@@ -37,6 +38,8 @@ class RunLogger(Logger):
             self.events.load_state_dict(files["events"])
 
 
-def make_logger(folder: Path, tensorboard: bool, losses: Losses | None = None) -> RunLogger:
-    """A logger that writes into the run's folder. losses: where it notes what could not be written."""
-    return RunLogger(folder, tensorboard, losses or Losses())
+def make_logger(
+    folder: Path, tensorboard: bool, losses: Losses | None = None, others: Sequence[KVWriter] = ()
+) -> RunLogger:
+    """A logger that writes into the run's folder. losses: where it notes what could not be written; others: outputs."""
+    return RunLogger(folder, tensorboard, losses or Losses(), others)

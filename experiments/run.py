@@ -28,6 +28,7 @@ from experiments.schema import Config
 from experiments.session import Session
 from experiments.stop import StopOnSignal
 from experiments.threads import threads
+from experiments.trackers import tracker_faults
 
 ORIGIN = "weights"  # in manifests: the file that a run's first weights were imported from
 
@@ -77,7 +78,7 @@ def occupied(run: Run) -> Iterator[StopOnSignal]:
     Nothing is made on disk before the settings, the environment and the folder are known to be usable.
     """
     folder, config = run.folder, run.config
-    if faults := [*device_faults(config), *environment_faults(config)]:
+    if faults := [*device_faults(config), *environment_faults(config), *tracker_faults(config.logging.trackers)]:
         raise errors.BadInput(faults)
     files.make(folder)
     torch.set_num_threads(threads(config))

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from experiments.agent_settings import PPOSettings, SACSettings
 from experiments.errors import BadInput
 from experiments.run_settings import RunSettings
+from experiments.trackers import TRACKERS
 from plasticity import METHODS, method_config
 from plasticity.settings import SettingsError, check, from_mapping, setting, unknown
 
@@ -68,6 +69,7 @@ class LoggingSettings:
     probe_every: measurements from one plasticity probe to the next, and one after each change; None: never.
     landscape: also gradient rank, kernel rank and curvature; histograms: also of the units' age and utility.
     alarms: say when a layer loses plasticity, at once and in the summary.
+    trackers: services that also get what TensorBoard gets; see `experiments.trackers`.
     """
 
     monitor_every: int | None = setting(None, within="[1, inf)")
@@ -76,9 +78,15 @@ class LoggingSettings:
     histograms: bool = False
     alarms: bool = True
     tensorboard: bool = True
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        given: Any = self.trackers
+        if isinstance(given, str):  # one of them
+            object.__setattr__(self, "trackers", (given,))
         check(self)
+        if wrong := [name for name in self.trackers if name not in TRACKERS]:
+            raise SettingsError(unknown("tracker", name, TRACKERS) for name in wrong)
         if self.histograms and not self.tensorboard:
             raise SettingsError(["histograms can only be seen in TensorBoard: they need tensorboard true, got false"])
 

@@ -35,6 +35,7 @@ from experiments.progress import ProgressBar
 from experiments.schema import LoggingSettings
 from experiments.stop import StopOnSignal
 from experiments.tensorboard import RunPage
+from experiments.trackers import output as trackers
 
 if TYPE_CHECKING:
     from experiments.run import Run
@@ -58,7 +59,10 @@ class Session:
         assert env is not None
         self.planned = planned_steps(config)
         self.losses = Losses(lambda sentence: tell([f"warning: {sentence}"], console))
-        self.logger = make_logger(folder, config.logging.tensorboard, self.losses)
+        told = trackers.about(config, folder, run.choices["plasticity"])
+        self.trackers = trackers.Trackers(config.logging.trackers, told, lambda line: tell([f"  {line}"], console))
+        others = [self.trackers] if config.logging.trackers else []
+        self.logger = make_logger(folder, config.logging.tensorboard, self.losses, others)
         model.set_logger(self.logger)
         guard = unwrap_vec_wrapper(env, Guard)
         assert guard is not None
@@ -102,6 +106,7 @@ class Session:
         tests = [] if self.evaluation is None else [self.evaluation]
         for test in tests:
             tell([f"  {test.plan(self.planned)}"], self.console)
+        self.trackers.begin()
         watchers = [
             _SavedAtEnd(self),
             self.clock,
@@ -142,6 +147,7 @@ class Session:
         with suppress(OSError):  # on a full disk what is printed has to do
             files.finish(folder, "failed", steps, self.run.config)
             (folder / files.ERROR_LOG).write_text("".join(traceback.format_exception(error)), "utf-8")
+        self.trackers.end("failed")
         explained = _explained(error, f"after {steps:,} steps (traceback in {folder / files.ERROR_LOG})")
         if self.saver.saved is not None:
             explained.resume = f"{self.run.again}  # from step {self.saver.saved.step:,}"
@@ -168,6 +174,7 @@ class Session:
         plot_run(folder, folder / files.PICTURE, regimes, steps, title, matrix)
         gaps = self.losses.as_dict()
         files.finish(folder, status, steps, config, **self.guard.counts, **({"gaps": gaps} if gaps else {}))
+        self.trackers.end(status)
         more = [*tables, *self.alarms.summary(), *self.guard.summary(), *self.losses.summary()]
         commands = summary.next_commands(folder, run.choices, run.words, config.seed)
         ended = f"{status} after {steps:,} steps"

@@ -21,6 +21,7 @@ from experiments.folder import run_folder
 from experiments.schema import Config, validate
 from experiments.sweep import named
 from experiments.sweep.named import key_of
+from experiments.trackers import tracker_faults
 
 SEED = "seed"
 METHODS = "plasticity"
@@ -180,7 +181,11 @@ class _Reader:
         world = replace(config, env=replace(config.env, schedule_seed=0), seed=0, plasticity={})
         text = json.dumps({**asdict(world), "run": None}, sort_keys=True, default=str)
         if text not in self._judged:
-            self._judged[text] = [*device_faults(config), *environment_faults(config)]
+            self._judged[text] = [
+                *device_faults(config),
+                *environment_faults(config),
+                *tracker_faults(config.logging.trackers),
+            ]
         return self._judged[text]
 
 
