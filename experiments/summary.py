@@ -16,6 +16,7 @@ from experiments import folder as files
 from experiments.episodes import Regime
 from experiments.history import Floats, History
 
+PLASTICITY = ("network", "dead units", "effective rank", "mean |weight|", "units replaced")
 WIDTH = 100  # columns of the summary as it is kept in summary.txt
 
 
@@ -103,9 +104,17 @@ def _regime_table(regimes: Sequence[Regime]) -> Table:
 
 def _network_table(history: History) -> Table:
     table = Table(title="Plasticity, first to last measurement", title_justify="left", title_style="bold")
-    table.add_column("network")
-    for heading in ("dead units", "effective rank", "mean |weight|", "units replaced"):
+    table.add_column(PLASTICITY[0])
+    for heading in PLASTICITY[1:]:
         table.add_column(heading, justify="right")
+    for row in plasticity_rows(history):
+        table.add_row(*row)
+    return table
+
+
+def plasticity_rows(history: History) -> list[tuple[str, ...]]:
+    """A row a network, under the headings `PLASTICITY`."""
+    rows: list[tuple[str, ...]] = []
     for network in history.networks():
         first_to_last = (
             _span(history.scalar(f"plasticity/{network}/dead_fraction").values, "{:.1%}"),
@@ -113,8 +122,8 @@ def _network_table(history: History) -> Table:
             _span(history.scalar(f"plasticity/{network}/weight_magnitude").values, "{:.3g}"),
         )
         replaced = history.scalar(f"plasticity/{network}/replaced").values
-        table.add_row(network, *first_to_last, f"{replaced[-1]:,.0f}" if len(replaced) else "-")
-    return table
+        rows.append((network, *first_to_last, f"{replaced[-1]:,.0f}" if len(replaced) else "-"))
+    return rows
 
 
 def _span(values: Floats, form: str) -> str:
