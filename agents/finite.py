@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agents.optimizers import owners
-from plasticity.native import NATIVE, addressable
+from plasticity.native import NATIVE, addressable, addresses_and_sizes, table
 
 
 class GradientGuard:
@@ -107,8 +107,9 @@ def _parameters(model: BaseAlgorithm) -> Iterator[tuple[str, Tensor]]:
 def _seem_finite(tensors: list[Tensor]) -> bool:
     """Whether the squares of all numbers add up to a finite one, which is quick to see; if not, look closely."""
     if addressable(*tensors):
-        table = np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64)
-        return math.isfinite(NATIVE[tensors[0].dtype].squares(table.ctypes.data, len(tensors)))
+        every, total = addresses_and_sizes(tensors), np.empty(1)
+        NATIVE[tensors[0].dtype].squares(table([every.ctypes.data, len(every), total.ctypes.data]).ctypes.data)
+        return math.isfinite(total[0])
     return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
 
 
