@@ -25,7 +25,6 @@ from plasticity.layers import HiddenLayer
 from plasticity.native import NATIVE, Table, addressable, put, table
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
-MANY_ROWS = 64
 ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
 *_, SLOPE, BEFORE, _IS_TANH, COLUMNS = range(11)  # of each of its layers
 
@@ -137,13 +136,13 @@ class Exact:
 
 
 @contextmanager
-def one_thread(rows: int) -> Iterator[None]:
-    """Let torch use one thread for what is inside, if its matrices have few rows.
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread for what is inside: few numbers, for which more would cost more than they save.
 
-    More would cost more than they save, and take cores from the threads that step simulations.
+    OpenMP's threads, once used, look for more work for some milliseconds, and take cores from those that have some.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or rows >= MANY_ROWS:
+    if threads == 1:
         yield
         return
     torch.set_num_threads(1)

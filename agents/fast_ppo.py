@@ -21,7 +21,7 @@ from torch import Tensor
 from agents import fast_losses as losses
 from agents.fast_mlp import Exact, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
-from plasticity.native import Work, together
+from plasticity.native import NATIVE, Table, Work, table, together
 
 NETWORKS = ("pi", "vf")
 
@@ -79,7 +79,7 @@ class FastPPO:
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = Exact(self.pi, rows), Exact(self.vf, rows)
         pi, vf = self._acting[rows]
-        with one_thread(rows):
+        with one_thread():
             (head,), (values,) = pi(x), vf(x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
@@ -208,11 +208,22 @@ class _Rollout:
             tensors[1] = torch.from_numpy(arrays[1].astype(np.int64))
         self._tensors = [t if place < 2 else t.flatten() for place, t in enumerate(tensors)]
         self._shuffled = [torch.empty_like(tensor) for tensor in self._tensors]
+        self._order = np.empty(self.rows, np.int64)
+        half = self.rows // 2
+        self._gather = Work(self._part(0, 0, half), *(self._part(place, 0, self.rows) for place in range(1, 6)))
+        self._rest = Work(self._part(0, half, self.rows))
+
+    def _part(self, place: int, start: int, end: int) -> tuple[Any, Table]:
+        """The task that puts some rows of one of the tensors in order."""
+        tensor, into = self._tensors[place], self._shuffled[place]
+        size = tensor[0].numel() * tensor.element_size()
+        order = self._order.ctypes.data + 8 * start
+        numbers = [tensor.data_ptr(), order, end - start, size, into.data_ptr() + start * size]
+        return NATIVE[torch.float32].gather, table(numbers)
 
     def minibatches(self, size: int) -> Any:
         """Yields tensors in the order of `NAMES`, valid until the next epoch."""
-        order = torch.from_numpy(np.random.permutation(self.rows))  # noqa: NPY002  # SB3's stream
-        for tensor, into in zip(self._tensors, self._shuffled, strict=True):
-            torch.index_select(tensor, 0, order, out=into)
+        self._order[:] = np.random.permutation(self.rows)  # noqa: NPY002  # SB3's stream
+        together(self._rest, self._gather)
         for start in range(0, self.rows, size):
             yield tuple(tensor[start : start + size] for tensor in self._shuffled)

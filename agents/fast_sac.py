@@ -116,7 +116,7 @@ class FastSAC:
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = Exact(self.actor, rows)
-        with one_thread(rows):
+        with one_thread():
             mean, log_std = self._acting[rows](x)
         if deterministic:
             return mean.tanh()
@@ -207,7 +207,8 @@ class _Step:
         self.first.keep_what_is_recorded(actor)
         together(*self.look)
         mean, log_std = self.actor.outputs
-        squashed(mean, log_std, batches=2)
+        with one_thread():
+            squashed(mean, log_std, batches=2)
         log_prob, next_log_prob = squashed.log_prob[:rows], squashed.log_prob[rows:]
         temperature, *own_loss = _temperature(model, log_prob)
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor
 
-from plasticity.native import NATIVE, Work, put, table, together
+from plasticity.native import NATIVE, Work, halves, put, table, together
 
 
 class Squashed:
@@ -103,8 +103,8 @@ class Polyak:
     def __init__(self, sources: Sequence[Tensor], targets: Sequence[Tensor]):
         self._held = [*zip(targets, sources, strict=True)]
         rows = [(target.data_ptr(), source.data_ptr(), target.numel()) for target, source in self._held]
-        half, polyak = len(rows) // 2, NATIVE[targets[0].dtype].polyak
-        self._tables = [np.array(part, np.int64).reshape(-1, 3) for part in (rows[:half], rows[half:])]
+        every, polyak = np.array(rows, np.int64), NATIVE[targets[0].dtype].polyak
+        self._tables = halves(every, every[:, 2])
         self._tasks = [table([part.ctypes.data, len(part), 0.0]) for part in self._tables]
         self._works = [Work((polyak, task)) for task in self._tasks]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from plasticity.native import NATIVE, Work, addressable, table, together
+from plasticity.native import NATIVE, Table, Work, addressable, halves, table, together
 
 FEW = 8_000  # weights for which a second thread is not worth asking
 LONGEST = 200_000  # of the tables of bias corrections; counts beyond it are worked out one by one
@@ -63,10 +63,10 @@ class _Tables:
     """What the loops are told of several parameters, half of the work for either thread; holds all it points to."""
 
     def __init__(self, rows: Sequence[tuple[int, ...]], kind: torch.dtype):
-        sizes = np.cumsum([0, *(row[4] * row[5] for row in rows)])
-        cut = int(np.abs(sizes - sizes[-1] / 2).argmin())
-        self._numbers, self._shares = np.empty(5), [_Share(part, kind) for part in (rows[:cut], rows[cut:])]
-        self._alone = sizes[-1] < FEW
+        every = np.array(rows, np.int64)
+        sizes = every[:, 4] * every[:, 5]
+        self._numbers, self._shares = np.empty(5), [_Share(part, kind) for part in halves(every, sizes)]
+        self._alone = sizes.sum() < FEW
         for share in self._shares:
             share.task[2] = self._numbers.ctypes.data
         self._betas = (-1.0, -1.0)
@@ -83,8 +83,8 @@ class _Tables:
 
 
 class _Share:
-    def __init__(self, rows: Sequence[tuple[int, ...]], kind: torch.dtype):
-        self._table = np.array(rows, np.int64).reshape(-1, 9)
+    def __init__(self, rows: Table, kind: torch.dtype):
+        self._table = rows
         self._scratch = np.empty(2 * int((self._table[:, 4] + self._table[:, 5]).max(initial=0)))
         self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.ctypes.data])
         self.work = Work((NATIVE[kind].adam, self.task))

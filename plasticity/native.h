@@ -151,6 +151,16 @@ CLONED EXPORT void NAME(scale)(const int64_t *task) {
     }
 }
 
+/* -- rows of any type ---------------------------------------------------------------------------------------------- */
+
+/* task: where rows are, which of them, how many, how many bytes each has, and where they go. */
+EXPORT void NAME(gather)(const int64_t *task) {
+    const char *from = (const char *)task[0];
+    char *into = (char *)task[4];
+    const int64_t *which = (const int64_t *)task[1], rows = task[2], size = task[3];
+    for (int64_t i = 0; i < rows; i++) memcpy(into + i * size, from + which[i] * size, (size_t)size);
+}
+
 /* -- PPO's loss: see agents/fast_losses.py ------------------------------------------------------------------------- */
 
 /* t: values, rows, and where they go. */

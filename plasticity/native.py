@@ -54,6 +54,7 @@ class Native:
     adam: Any
     squares: Any
     scale: Any
+    gather: Any
     normalized: Any
     gaussian: Any
     categorical: Any
@@ -108,6 +109,13 @@ def put(into: Table, place: int, number: int | float) -> None:
 def addresses_and_sizes(tensors: Sequence[Tensor]) -> Table:
     """(tensors, 2), as `squares` and `scale` want them."""
     return np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64).reshape(-1, 2)
+
+
+def halves(rows: Table, sizes: Table) -> tuple[Table, Table]:
+    """Rows of a table in two, so that the sizes of what they stand for add up to about the same."""
+    ends = np.cumsum([0, *sizes])
+    cut = int(np.abs(ends - ends[-1] / 2).argmin())
+    return np.ascontiguousarray(rows[:cut]), np.ascontiguousarray(rows[cut:])
 
 
 def _load() -> tuple[dict[torch.dtype, Native], Any]:

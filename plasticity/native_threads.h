@@ -17,7 +17,7 @@ static void run_all(const int64_t *tasks, int64_t count) {
 #include <pthread.h>
 #include <sched.h>
 
-enum { LOOKS = 4000 };
+enum { LOOKS = 20000 };
 static struct {
     pthread_mutex_t lock, use;
     pthread_cond_t woken;
