@@ -80,7 +80,7 @@ class PolicyLoss:
 
 
 class ValueLoss:
-    """k_v mean (R - v)^2 of a minibatch as a task. values: (batch, 1), which an earlier task writes; to_values: room."""
+    """k_v mean (R - v)^2 of a minibatch as a task. values: (batch, 1), written by an earlier task; to_values: room."""
 
     def __init__(self, values: Tensor, to_values: Tensor):
         self._held = values, to_values

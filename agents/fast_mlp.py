@@ -68,7 +68,8 @@ class MLPPass:
         if of is not None:
             room = [whole[first : first + rows] for whole in (*of.hidden, *of.outputs)]
         depth = len(mlp.hidden)
-        self.hidden, self.outputs = room[:depth], room[depth:]
+        self.hidden: list[Tensor] = room[:depth]
+        self.outputs: list[Tensor] = room[depth:]
         self._slopes = [torch.empty_like(out) for out in room]  # dL/dx, then dL/dz
         self._before: list[Tensor] = []
         self.to_outputs = self._slopes[depth:]
@@ -105,7 +106,9 @@ class MLPPass:
         """After a backward pass: make its gradients the parameters', and tell what hooks would have recorded."""
         self.mlp.give_gradients()
         layers = self.mlp.layers
-        hidden = {layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)}  # other tensors each time
+        hidden = {
+            layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)
+        }  # other tensors each time
         gradients = {
             layer.name: (at_input.detach(), at_output.detach())
             for layer, at_input, at_output in zip(layers, self._slopes, self._before, strict=False)

@@ -162,12 +162,14 @@ class _Minibatch:
         self.clip = losses.Clip(([*fast.pi.gradients, *own], fast.vf.gradients))
         self._policy = losses.PolicyLoss(pi.outputs[0], pi.to_outputs[0], fast.log_std, fast.to_log_std)
         self._value = losses.ValueLoss(vf.outputs[0], vf.to_outputs[0])
-        tasks = [
-            [(of.native.forward, of.table), loss.task, (of.native.backward, of.table), measure]
-            for of, loss, measure in zip((pi, vf), (self._policy, self._value), self.clip.measure, strict=True)
-        ]
-        self._value_work = Work(*tasks[1])
-        self._policy_work = {False: Work(*tasks[0]), True: Work(self._policy.normalize, *tasks[0])}
+        of_policy, of_value = (
+            [(of.native.forward, of.table), task, (of.native.backward, of.table), measure]
+            for of, task, measure in zip(
+                (pi, vf), (self._policy.task, self._value.task), self.clip.measure, strict=True
+            )
+        )
+        self._value_work = Work(*of_value)
+        self._policy_work = {False: Work(*of_policy), True: Work(self._policy.normalize, *of_policy)}
         self._normalized = False
 
     def settings(self, policy: tuple[float, float], value: tuple[float, float], normalize: bool) -> None:

@@ -159,10 +159,8 @@ class _Step:
         self.first, self.second = (MLPPass(fast.actor, rows, self.actor, start) for start in (0, rows))
         self.critics, self.targets = ([MLPPass(mlp, rows) for mlp in mlps] for mlps in (fast.critics, fast.targets))
         self.squashed = Squashed(2 * rows, self.size, fast.epsilon, like)
-        self.loss = CriticsLoss(
-            *([q.outputs[0] for q in passes] for passes in (self.targets, self.critics)),
-            [q.to_outputs[0] for q in self.critics],
-        )
+        targets, values = ([q.outputs[0] for q in passes] for passes in (self.targets, self.critics))
+        self.loss = CriticsLoss(targets, values, [q.to_outputs[0] for q in self.critics])
         self.actions, self.to_actions = (like.new_empty(rows, self.size) for _ in range(2))
         self.rewards, self.dones, self.discounts = (like.new_empty(rows, 1) for _ in range(3))
         self._held: list[Tensor] = []

@@ -23,7 +23,7 @@ class FusedAdam:
 
     def __init__(self) -> None:
         self._seen: dict[nn.Parameter, _Seen] = {}
-        self._tables: dict[tuple[nn.Parameter, ...], _Table] = {}
+        self._tables: dict[tuple[nn.Parameter, ...], _Tables] = {}
 
     def step(
         self, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]

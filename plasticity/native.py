@@ -28,7 +28,7 @@ MISSING = (
 )
 Table: TypeAlias = NDArray[np.int64]
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-_LIST = [_ADDRESS, _COUNT]  # an array and its length
+_LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
 _SIGNATURES = {  # of what is no task
     "contribution": [*_LIST, _ADDRESS, _NUMBER, _COUNT, _COUNT, _COUNT, _ADDRESS, _ADDRESS],
     "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
@@ -81,7 +81,7 @@ class Work:
 NO_WORK = Work()
 
 
-def together(first: Work, second: Work, alone: bool | None = None) -> None:
+def together(first: Work, second: Work, *, alone: bool | None = None) -> None:
     """Do both, at once where torch is allowed more than one thread; alone: whether this thread does all of it."""
     if torch.get_num_threads() == 1 if alone is None else alone:
         _together(*NO_WORK.arguments, *first.arguments)
