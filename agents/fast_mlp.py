@@ -26,7 +26,7 @@ from plasticity.native import NATIVE, Table, addressable, put, table
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
-*_, SLOPE, BEFORE, _IS_TANH, COLUMNS = range(11)  # of each of its layers
+*_, SLOPE, BEFORE, _IS_TANH, SUMS, COLUMNS = range(12)  # of each of its layers
 
 
 class PlainMLP:
@@ -72,6 +72,7 @@ class MLPPass:
         self.outputs: list[Tensor] = room[depth:]
         self._slopes = [torch.empty_like(out) for out in room]  # dL/dx, then dL/dz
         self._before: list[Tensor] = []
+        self._sums: list[Tensor] = []
         self.to_outputs = self._slopes[depth:]
         self.inputs: Tensor = like.new_empty(0, mlp.hidden[0].in_features)
         rest = [0] * (2 * len(linears)) if not mlp.gradients else [gradient.data_ptr() for gradient in mlp.gradients]
@@ -81,7 +82,7 @@ class MLPPass:
             weight, bias = mlp.parameters[2 * place : 2 * place + 2]
             rows_of_table += [weight.data_ptr(), bias.data_ptr(), *rest[2 * place : 2 * place + 2]]
             rows_of_table += [linear.in_features, linear.out_features, room[place].data_ptr()]
-            rows_of_table += [self._slopes[place].data_ptr(), 0, is_tanh]
+            rows_of_table += [self._slopes[place].data_ptr(), 0, is_tanh, 0]
         self.table: Table = table(rows_of_table)
 
     def read(self, inputs: Tensor) -> None:
@@ -96,11 +97,17 @@ class MLPPass:
         return self.outputs
 
     def keep_what_is_recorded(self, network: Network) -> None:
-        """Before a backward pass: have it keep what only hooks of this network would see."""
+        """Before the passes: have them keep what methods look at, or only hooks of this network would see."""
         if network.records_gradients and not self._before:
             self._before = [torch.empty_like(hidden) for hidden in self.hidden]
-            for place, before in enumerate(self._before):
-                put(self.table, LAYERS + COLUMNS * place + BEFORE, before.data_ptr())
+            self._keep(BEFORE, self._before)
+        if network.wants_sums and not self._sums:
+            self._sums = [hidden.new_empty(2, hidden.shape[1]) for hidden in self.hidden]
+            self._keep(SUMS, self._sums)
+
+    def _keep(self, column: int, into: Sequence[Tensor]) -> None:
+        for place, tensor in enumerate(into):
+            put(self.table, LAYERS + COLUMNS * place + column, tensor.data_ptr())
 
     def tell(self, network: Network) -> None:
         """After a backward pass: make its gradients the parameters', and tell what hooks would have recorded."""
@@ -113,7 +120,8 @@ class MLPPass:
             layer.name: (at_input.detach(), at_output.detach())
             for layer, at_input, at_output in zip(layers, self._slopes, self._before, strict=False)
         }
-        network.record(self.inputs, hidden, gradients)
+        sums = {layer.name: of for layer, of in zip(layers, self._sums, strict=False)}
+        network.record(self.inputs, hidden, gradients, sums)
 
 
 class Exact:

@@ -28,7 +28,7 @@
 enum { LOSS, CLIPPED, KL, ENTROPY };
 /* Of a pass through a network, and of each of its layers: see native_mlp.h. */
 enum { ROWS, INPUTS, APART, DEPTH, HEADS, LAYERS };
-enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, COLUMNS };
+enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
 
 /* 1 - beta^count: from the table, beyond whose end it is 1 if the last entry is. */
 INLINE double correction(double beta, int64_t count, const double *table, int64_t size) {

@@ -93,36 +93,37 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
 
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
-/* table: for each layer the address of its activations, their rows, units; the addresses of age, mean activation,
-   utility and budget; its first reader and how many. readers: weight, outputs, inputs, first column. counts: how many
-   units each layer is to replace. */
-CLONED EXPORT void NAME(contribution)(const int64_t *table, int64_t layers, const int64_t *readers, double decay,
-                                      int64_t maturity, int64_t numerator, int64_t denominator, int64_t *counts,
-                                      REAL *scratch) {
-    const REAL fresh = (REAL)(1 - decay);
-    for (int64_t layer = 0; layer < layers; layer++) {
-        const int64_t *t = table + 9 * layer, rows = t[1], units = t[2];
-        const REAL *h = (const REAL *)t[0];
-        int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
-        REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5];
-        REAL *restrict total = scratch, *restrict size = total + units, *restrict outgoing = size + units;
-        for (int64_t i = 0; i < 3 * units; i++) scratch[i] = 0;
-        NAME(sum_columns)(h, rows, units, total, units, 0);
-        NAME(sum_columns)(h, rows, units, size, units, 1);
-        for (const int64_t *r = readers + 4 * t[7]; r < readers + 4 * (t[7] + t[8]); r += 4) {
-            weights += r[1];
-            NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
-        }
-        const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
-        for (int64_t i = 0; i < units; i++) {
-            mature += ++age[i] > maturity;
-            mean[i] += (total[i] * row - mean[i]) * fresh;
-            utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
-        }
-        *budget += mature * numerator;
-        counts[layer] = *budget / denominator;
-        *budget -= counts[layer] * denominator;
+/* Of each unit the sum of h and of |h| over the rows, one after the other. */
+INLINE void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
+    for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
+    NAME(sum_columns)(h, rows, units, sums, units, 0);
+    NAME(sum_columns)(h, rows, units, sums + units, units, 1);
+}
+
+/* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
+   its readers and how many; the sums, or room for them; room; decay, maturity, the replacement rate's numerator and
+   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column. */
+CLONED EXPORT void NAME(contribution)(const int64_t *t) {
+    const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
+    int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
+    REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
+    const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
+    const REAL fresh = (REAL)(1 - as_double(t[11]));
+    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
+    for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
+    for (const int64_t *r = readers; r < readers + 4 * t[8]; r += 4) {
+        weights += r[1];
+        NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
     }
+    const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
+    for (int64_t i = 0; i < units; i++) {
+        mature += ++age[i] > maturity;
+        mean[i] += (total[i] * row - mean[i]) * fresh;
+        utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
+    }
+    *budget += mature * t[13];
+    *(int64_t *)t[15] = *budget / t[14];
+    *budget %= t[14];
 }
 
 /* The sum of all squares. table: address and size of each tensor. */

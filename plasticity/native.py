@@ -30,7 +30,6 @@ Table: TypeAlias = NDArray[np.int64]
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
 _SIGNATURES = {  # of what is no task
-    "contribution": [*_LIST, _ADDRESS, _NUMBER, _COUNT, _COUNT, _COUNT, _ADDRESS, _ADDRESS],
     "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
     "squashed_slopes": [*[_ADDRESS] * 6, _COUNT, *[_NUMBER] * 3, _ADDRESS, _ADDRESS],
     "bellman": [*[_ADDRESS] * 3, _COUNT, *[_ADDRESS] * 4, _COUNT, _NUMBER, _NUMBER],
@@ -44,13 +43,13 @@ _TELLING = ("bellman", "actor_loss")  # which return one number
 class Native:
     """The functions of native.c for one floating type, by their names there."""
 
-    contribution: Any
     squashed: Any
     squashed_slopes: Any
     bellman: Any
     actor_loss: Any
     transitions: Any
     # tasks
+    contribution: Any
     adam: Any
     squares: Any
     scale: Any

@@ -1,7 +1,7 @@
 /* Multi-layer perceptrons forward and backward for one floating type: agents/fast_mlp.py has the formulas.
 
    A pass is a table: rows, address of the inputs and how far apart their rows are, hidden layers, heads; then for each
-   layer, heads last, the columns below. A layer's `BEFORE` may be 0. */
+   layer, heads last, the columns below. A layer's `BEFORE` and `SUMS` may be 0. */
 
 typedef void (*NAME(gemm_t))(const char *, const char *, const int *, const int *, const int *, const REAL *,
                              const REAL *, const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
@@ -30,7 +30,7 @@ CLONED static void NAME(squash)(REAL *restrict z, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++) z[i] = TANH(z[i]);
 }
 
-EXPORT void NAME(forward)(const int64_t *t) {
+CLONED EXPORT void NAME(forward)(const int64_t *t) {
     const REAL *x = (const REAL *)t[INPUTS];
     int64_t apart = t[APART];
     const int64_t rows = t[ROWS], *l = t + LAYERS;
@@ -40,6 +40,7 @@ EXPORT void NAME(forward)(const int64_t *t) {
         NAME(product)(x, apart, 0, (const REAL *)l[WEIGHT], l[IN], 1, 1, out, rows, l[OUT], l[IN]);
         if (layer >= t[DEPTH]) continue; /* heads all read the last hidden layer */
         (l[IS_TANH] ? NAME(squash) : NAME(rectify))(out, rows * l[OUT]);
+        if (l[SUMS]) NAME(sum_units)(out, rows, l[OUT], (REAL *)l[SUMS]);
         x = out;
         apart = l[OUT];
     }

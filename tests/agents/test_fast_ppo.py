@@ -20,6 +20,7 @@ from torch.distributions import Categorical, Normal
 
 from agents import PPO, GradientGuard, add_plasticity
 from agents import fast_losses as losses
+from agents.fast_mlp import MLPPass, PlainMLP
 from plasticity import METHODS
 from plasticity.native import NO_WORK, Work, together
 from tests.agents.models import CBP, Images, ppo, replaced, weights
@@ -330,3 +331,48 @@ def test_the_value_losss_gradient_is_autograds(seed, rows, clip):
     done(value_loss.task)
     assert value_loss.loss == pytest.approx(loss.item())
     torch.testing.assert_close(into, values.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("rows", [1, 7, 128])
+def test_a_pass_is_the_modules_own_and_its_sums_are_those_of_what_it_put_out(rows, activation, kind):
+    model = ppo("Pendulum-v1", policy_kwargs={"activation_fn": activation, "net_arch": [9, 30]})
+    model.policy.to(kind)
+    network, own = model.policy.networks["pi"], model.policy.mlp_extractor.policy_net
+    network.wants_sums = True
+    inputs = (3 * torch.randn(rows, 3)).to(kind)
+    inputs[0, 0] = 40.0  # far into saturation
+    head = model.policy.action_net(own(inputs))
+    to_head = torch.randn_like(head)
+    (head * to_head).sum().backward()
+    expected = [p.grad for p in [*own.parameters(), *model.policy.action_net.parameters()]]
+    mlp = PlainMLP(network.layers, [model.policy.action_net])
+    one = MLPPass(mlp, rows)
+    one.keep_what_is_recorded(network)
+    torch.testing.assert_close(one(inputs)[0], head.detach())
+    one.to_outputs[0].copy_(to_head)
+    one.native.backward(one.table.ctypes.data)
+    one.tell(network)
+    for found, by_autograd in zip(mlp.gradients, expected, strict=True):
+        torch.testing.assert_close(found, by_autograd)
+    for layer in network.layers:
+        h = network.activations[layer.name]
+        torch.testing.assert_close(network.sums(layer.name), torch.stack([h.sum(0), h.abs().sum(0)]))
+    own(inputs)  # hooks record anew, and what is known of the pass before is no longer told
+    assert all(network.sums(layer.name) is None for layer in network.layers)
+
+
+def test_both_threads_and_one_give_the_same_bits():
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            model = PPO("MlpPolicy", DummyVecEnv([Robot] * 8), seed=0, backend="auto", plasticity=CBP, **PUBLISHED)
+            model.set_logger(Logger(None, []))
+            model.learn(2048)
+        finally:
+            torch.set_num_threads(threads)
+        found.append(weights(model))
+    assert torch.equal(*found)
