@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from plasticity import Network
 from plasticity.layers import HiddenLayer
-from plasticity.native import NATIVE, Table, addressable, put, table
+from plasticity.native import BLAS, NATIVE, NO_WORK, Table, Work, addressable, put, table, together
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
@@ -84,6 +84,7 @@ class MLPPass:
             rows_of_table += [linear.in_features, linear.out_features, room[place].data_ptr()]
             rows_of_table += [self._slopes[place].data_ptr(), 0, is_tanh, 0]
         self.table: Table = table(rows_of_table)
+        self._forward = Work((self.native.forward, self.table))
 
     def read(self, inputs: Tensor) -> None:
         """What the next pass reads, (rows, inputs); it must stay as it is until the backward pass is done."""
@@ -93,7 +94,7 @@ class MLPPass:
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """What the heads put out, on this thread."""
         self.read(inputs)
-        self.native.forward(self.table.ctypes.data)
+        together(NO_WORK, self._forward)
         return self.outputs
 
     def keep_what_is_recorded(self, network: Network) -> None:
@@ -124,8 +125,14 @@ class MLPPass:
         network.record(self.inputs, hidden, gradients, sums)
 
 
+def acting(mlp: PlainMLP, rows: int) -> MLPPass | Exact:
+    """A forward pass for few rows that equals the modules' to the last bit: what a rollout needs."""
+    is_same = BLAS == "torch" and not any(isinstance(layer.activation, nn.Tanh) for layer in mlp.layers)
+    return MLPPass(mlp, rows) if is_same else Exact(mlp, rows)
+
+
 class Exact:
-    """A forward pass that equals the modules' to the last bit, for few rows: products and activations are torch's."""
+    """Such a pass, with products and activations by torch's own calls."""
 
     def __init__(self, mlp: PlainMLP, rows: int):
         like = mlp.parameters[0]
@@ -138,11 +145,12 @@ class Exact:
     def __call__(self, x: Tensor) -> list[Tensor]:
         """What the heads put out, written over by the next call. x: (rows, inputs)."""
         biases, depth = self.mlp.parameters[1::2], len(self._hidden)
-        for place, out in enumerate(self._hidden):
-            torch.addmm(biases[place], x, self._turned[place], out=out)
-            x = out.tanh_() if self._are_tanh[place] else out.relu_()
-        for place, out in enumerate(self._outputs, start=depth):
-            torch.addmm(biases[place], x, self._turned[place], out=out)
+        with one_thread():
+            for place, out in enumerate(self._hidden):
+                torch.addmm(biases[place], x, self._turned[place], out=out)
+                x = out.tanh_() if self._are_tanh[place] else out.relu_()
+            for place, out in enumerate(self._outputs, start=depth):
+                torch.addmm(biases[place], x, self._turned[place], out=out)
         return self._outputs
 
 

@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Exact, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
+from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 from plasticity.native import NATIVE, Table, Work, table, together
 
@@ -65,7 +65,7 @@ class FastPPO:
         self.log_std: Tensor | None = getattr(policy, "log_std", None)
         self.to_log_std = None if self.log_std is None else torch.zeros_like(self.log_std)
         self.dtype = self.pi.parameters[0].dtype
-        self._acting: dict[int, tuple[Exact, Exact]] = {}
+        self._acting: dict[int, tuple[MLPPass | Exact, ...]] = {}
         self._minibatches: dict[int, _Minibatch] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -77,10 +77,9 @@ class FastPPO:
         """Actions, values (batch, 1) and log-probabilities (batch,), as `ActorCriticPolicy.forward` returns them."""
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
-            self._acting[rows] = Exact(self.pi, rows), Exact(self.vf, rows)
+            self._acting[rows] = acting(self.pi, rows), acting(self.vf, rows)
         pi, vf = self._acting[rows]
-        with one_thread():
-            (head,), (values,) = pi(x), vf(x)
+        (head,), (values,) = pi(x), vf(x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)

@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
-from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
+from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, is_free, one_thread, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
@@ -100,7 +100,7 @@ class FastSAC:
         self.polyak = Polyak(*([p for mlp in mlps for p in mlp.parameters] for mlps in (self.critics, self.targets)))
         self.dtype = self.actor.parameters[0].dtype
         self._modes = [vars(policy), *(vars(module) for part in (actor, critic) for module in part.modules())]
-        self._acting: dict[int, Exact] = {}
+        self._acting: dict[int, MLPPass | Exact] = {}
         self._steps: dict[int, _Step] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -115,9 +115,8 @@ class FastSAC:
         """Actions between -1 and 1, (batch, actions), as `SACPolicy._predict` returns them."""
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
-            self._acting[rows] = Exact(self.actor, rows)
-        with one_thread():
-            mean, log_std = self._acting[rows](x)
+            self._acting[rows] = acting(self.actor, rows)
+        mean, log_std = self._acting[rows](x)
         if deterministic:
             return mean.tanh()
         noise = torch.empty_like(mean).normal_()

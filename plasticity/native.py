@@ -117,40 +117,42 @@ def halves(rows: Table, sizes: Table) -> tuple[Table, Table]:
     return np.ascontiguousarray(rows[:cut]), np.ascontiguousarray(rows[cut:])
 
 
-def _load() -> tuple[dict[torch.dtype, Native], Any]:
+def _load() -> tuple[dict[torch.dtype, Native], Any, str]:
     found = importlib.util.find_spec("plasticity._native")
     if found is None or found.origin is None:
-        return {}, None
+        return {}, None, ""
     library = ctypes.CDLL(found.origin)
     if not hasattr(library, "together"):
-        return {}, None  # built from an earlier version
+        return {}, None, ""  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
         functions = {}
         for field in fields(Native):
             exported = f"{field.name}_{str(kind).removeprefix('torch.')}"
             if not hasattr(library, exported):
-                return {}, None
+                return {}, None, ""
             function = functions[field.name] = getattr(library, exported)
             function.argtypes = _SIGNATURES.get(field.name, [_ADDRESS])
             function.restype = _NUMBER if field.name in _TELLING else None
         sets[kind] = Native(**functions)
     library.together.argtypes, library.together.restype = [*_LIST, *_LIST], None
-    _give_products(library)
-    return sets, library.together
+    return sets, library.together, _give_products(library)
 
 
-def _give_products(library: ctypes.CDLL) -> None:
-    """Tell it where sgemm and dgemm are."""
+def _give_products(library: ctypes.CDLL) -> str:
+    """Tell it where sgemm and dgemm are; whose they are."""
     own = sorted(Path(torch.__file__).parent.glob("lib/*torch_cpu.*"))
     blas = ctypes.CDLL(str(own[0])) if own else None
-    if blas is not None and all(hasattr(blas, name) for name in ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")):
+    if blas is not None and not all(hasattr(blas, name) for name in ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")):
+        blas = None
+    if blas is None:
+        products = [ctypes.c_void_p(_of_scipy(name)) for name in ("sgemm", "dgemm")]
+    else:
         products = [ctypes.cast(function, _ADDRESS) for function in (blas.sgemm_, blas.dgemm_)]
         library.take_set_threads(ctypes.cast(blas.MKL_Set_Num_Threads_Local, _ADDRESS))
-    else:
-        products = [ctypes.c_void_p(_of_scipy(name)) for name in ("sgemm", "dgemm")]
     for product, kind in zip(products, ("float32", "float64"), strict=True):
         getattr(library, f"take_gemm_{kind}")(product)
+    return "scipy" if blas is None else "torch"
 
 
 def _of_scipy(name: str) -> int:
@@ -167,7 +169,7 @@ def _of_scipy(name: str) -> int:
     return address
 
 
-NATIVE, _together = _load()
+NATIVE, _together, BLAS = _load()
 
 
 def addressable(*tensors: Tensor) -> bool:
