@@ -85,8 +85,9 @@ class _Tables:
 class _Share:
     def __init__(self, rows: Table, kind: torch.dtype):
         self._table = rows
-        self._scratch = np.empty(2 * int((self._table[:, 4] + self._table[:, 5]).max(initial=0)))
-        self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.ctypes.data])
+        longest = int((self._table[:, 4] + self._table[:, 5]).max(initial=0))
+        self._scratch = torch.empty(2 * longest, dtype=torch.float64)
+        self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.data_ptr()])
         self.work = Work((NATIVE[kind].adam, self.task))
 
 

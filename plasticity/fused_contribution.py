@@ -10,6 +10,7 @@ from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
@@ -84,12 +85,11 @@ class _Task:
 
     def __init__(self, layer: HiddenLayer, state: nn.Module, numbers: tuple[Any, ...], into: int):
         self.name, self._kind = layer.name, layer.weight.dtype
-        self._own = np.empty((2, layer.units), np.dtype(str(self._kind).removeprefix("torch.")))
-        self._room = np.empty_like(self._own)
+        self._own, self._room = (torch.empty(2, layer.units, dtype=self._kind) for _ in range(2))
         weights = [(weight_of(reader.linear), reader.first) for reader in layer.readers]
         self._readers = table([n for w, first in weights for n in (w.data_ptr(), *w.shape, first)])
         buffers: list[Any] = [state._buffers[name] for name in BUFFERS]
-        ends = self._own.ctypes.data, self._room.ctypes.data
+        ends = self._own.data_ptr(), self._room.data_ptr()
         self.table = table(
             [
                 *(0, 0, layer.units, *(buffer.data_ptr() for buffer in buffers)),
@@ -103,7 +103,7 @@ class _Task:
         if sums is not None:
             self.table[0], self.table[9] = 0, sums.data_ptr()
         elif activations.dim() == 2 and activations.dtype == self._kind and activations.is_contiguous():
-            self.table[0], self.table[9] = activations.data_ptr(), self._own.ctypes.data
+            self.table[0], self.table[9] = activations.data_ptr(), self._own.data_ptr()
         else:
             return False
         self.table[1] = len(activations)

@@ -11,10 +11,12 @@
 #ifdef _MSC_VER
 #define EXPORT __declspec(dllexport)
 #define INLINE static __forceinline
+#define ONCE __declspec(noinline)
 #define restrict __restrict
 #else
 #define EXPORT
 #define INLINE static inline __attribute__((always_inline))
+#define ONCE CLONED __attribute__((noinline))
 #endif
 
 /* One library for all processors of a kind: the best version is chosen when it is loaded. */

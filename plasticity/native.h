@@ -93,8 +93,9 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
 
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
-/* Of each unit the sum of h and of |h| over the rows, one after the other. */
-INLINE void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
+/* Of each unit the sum of h and of |h| over the rows, one after the other; compiled once, so that it is the same to the
+   last bit whoever asks. */
+ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
     for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
     NAME(sum_columns)(h, rows, units, sums, units, 0);
     NAME(sum_columns)(h, rows, units, sums + units, units, 1);

@@ -4,8 +4,9 @@ They are given addresses, so that one call serves all tensors of an optimizer or
 tensors alive, and has seen that they are dense, on the CPU and of one type (`addressable`).
 
 A task is one of the loops and the table of addresses and numbers that it reads; `Work` is a list of tasks, and
-`together` does two of them at once. Which thread does what changes no result. Products of matrices are BLAS's: the one
-in torch's own library where it can be called, else the one that SciPy brings.
+`together` does two of them at once. Which thread does what changes no result. Where numbers lie could, since compilers
+treat the first and last ones of a loop by themselves: room for them is torch's, which always begins alike. Products of
+matrices are BLAS's: the one in torch's own library where it can be called, else the one that SciPy brings.
 """
 
 from __future__ import annotations

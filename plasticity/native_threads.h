@@ -1,6 +1,6 @@
 /* A second thread, which takes half of the work. A task is a function and the table that it is given.
 
-   It looks for work for a tenth of a millisecond before it sleeps: from one gradient step to the next that is less than
+   It looks for work for some tenths of a millisecond before it sleeps: from one gradient step to the next that is less than
    being woken takes. */
 
 typedef void (*task_t)(const int64_t *);
