@@ -15,12 +15,14 @@ Sums are in double precision. All tensors are dense, on the CPU and of one float
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from plasticity.native import NATIVE
+from plasticity.native import NATIVE, Work, addresses_and_sizes, put, table, together
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
@@ -35,57 +37,92 @@ class Numbers(NamedTuple):
     entropy: float
 
 
-def normalized(advantages: Tensor) -> Tensor:
-    """(batch,) less its mean, divided by the standard deviation (of the sample) + 1e-8."""
-    out = torch.empty_like(advantages)
-    NATIVE[out.dtype].normalized(advantages.data_ptr(), len(advantages), out.data_ptr())
-    return out
-
-
 class PolicyLoss:
-    """A policy's part of the loss. clip: c; entropy: k_e. size: of actions, or how many choices there are."""
+    """A policy's part of the loss of a minibatch, as a task; `prepare` it, and read `numbers` when it is done.
 
-    def __init__(self, size: int, dtype: torch.dtype):
-        self._native, self._size = NATIVE[dtype], size
-        self._numbers, self._scratch = torch.empty(4, dtype=torch.float64), torch.empty(2 * size, dtype=torch.float64)
-        self._written = self._numbers.data_ptr(), self._scratch.data_ptr()
+    outputs: the means of a diagonal Gaussian, or the logits of one discrete action, (batch, size), which an earlier
+    task writes; to_outputs: room for dL/d of them. log_std, to_log_std: (size,), of a Gaussian.
+    """
 
-    def gaussian(
-        self,
-        mean: Tensor,
-        log_std: Tensor,
-        actions: Tensor,
-        old: Tensor,
-        advantages: Tensor,
-        clip: float,
-        entropy: float,
-        to_log_std: Tensor,
-    ) -> tuple[Tensor, Numbers]:
-        """Of a diagonal Gaussian: dL/d mean and the numbers; writes dL/d log_std.
+    def __init__(self, outputs: Tensor, to_outputs: Tensor, log_std: Tensor | None, to_log_std: Tensor | None):
+        rows, size = outputs.shape
+        self._native = native = NATIVE[outputs.dtype]
+        self._numbers, self._scratch = np.empty(4), np.empty(2 * size)
+        self._normalized = torch.empty(rows, dtype=outputs.dtype)
+        self._held = (outputs, to_outputs, log_std, to_log_std)
+        stds = [0 if tensor is None else tensor.data_ptr() for tensor in (log_std, to_log_std)]
+        ends = self._numbers.ctypes.data, self._scratch.ctypes.data
+        self._table = table(
+            [outputs.data_ptr(), stds[0], 0, 0, 0, rows, size, 0.0, 0.0, to_outputs.data_ptr(), stds[1], *ends]
+        )
+        self._norm = table([0, rows, self._normalized.data_ptr()])
+        self.normalize = (native.normalized, self._norm)
+        self.task = (native.categorical if log_std is None else native.gaussian, self._table)
 
-        mean, actions: (batch, actions); log_std: (actions,); old: log pi_old, (batch,); advantages: (batch,).
+    def settings(self, clip: float, entropy: float) -> None:
+        """c and k_e from now on."""
+        put(self._table, 7, float(clip))
+        put(self._table, 8, float(entropy))
+
+    def prepare(self, actions: Tensor, old: Tensor, advantages: Tensor, normalize: bool) -> None:
+        """actions: (batch, size) or int64 (batch, 1); old: log pi_old, (batch,); advantages: (batch,).
+
+        normalize: `normalize` is done first.
         """
-        to_mean = torch.empty_like(mean)
-        given = (tensor.data_ptr() for tensor in (mean, log_std, actions, old, advantages))
-        gradients = to_mean.data_ptr(), to_log_std.data_ptr()
-        self._native.gaussian(*given, len(mean), self._size, clip, entropy, *gradients, *self._written)
-        return to_mean, Numbers(*self._numbers.tolist())
+        into, source = self._table, self._normalized if normalize else advantages
+        into[2], into[3], into[4] = actions.data_ptr(), old.data_ptr(), source.data_ptr()
+        self._norm[0] = advantages.data_ptr()
 
-    def categorical(
-        self, logits: Tensor, actions: Tensor, old: Tensor, advantages: Tensor, clip: float, entropy: float
-    ) -> tuple[Tensor, Numbers]:
-        """Of one discrete action: dL/d logits and the numbers. logits: (batch, choices); actions: (batch, 1), int64."""
-        to_logits = torch.empty_like(logits)
-        given = (tensor.data_ptr() for tensor in (logits, actions, old, advantages))
-        self._native.categorical(*given, len(logits), self._size, clip, entropy, to_logits.data_ptr(), *self._written)
-        return to_logits, Numbers(*self._numbers.tolist())
+    @property
+    def numbers(self) -> Numbers:
+        """Of the latest minibatch."""
+        return Numbers(*self._numbers.tolist())
 
 
-def squared_error(
-    values: Tensor, old: Tensor, returns: Tensor, clip: float, coefficient: float
-) -> tuple[Tensor, float]:
-    """k_v dL/dv and mean (R - v)^2. values: (batch, 1), which move from `old` by at most `clip` (infinity: freely)."""
-    to_values = torch.empty_like(values)
-    given = (tensor.data_ptr() for tensor in (values, old, returns))
-    loss = NATIVE[values.dtype].squared_error(*given, len(values), clip, coefficient, to_values.data_ptr())
-    return to_values, loss
+class ValueLoss:
+    """k_v mean (R - v)^2 of a minibatch as a task. values: (batch, 1), written by an earlier task; to_values: room."""
+
+    def __init__(self, values: Tensor, to_values: Tensor):
+        self._held = values, to_values
+        self._loss = np.empty(1)
+        ends = to_values.data_ptr(), self._loss.ctypes.data
+        self._table = table([values.data_ptr(), 0, 0, len(values), 0.0, 0.0, *ends])
+        self.task = NATIVE[values.dtype].squared_error, self._table
+
+    def settings(self, clip: float, coefficient: float) -> None:
+        """From now on values move by at most `clip` (infinity: freely), and k_v is `coefficient`."""
+        put(self._table, 4, float(clip))
+        put(self._table, 5, float(coefficient))
+
+    def prepare(self, old: Tensor, returns: Tensor) -> None:
+        """old, returns: (batch,)."""
+        self._table[1], self._table[2] = old.data_ptr(), returns.data_ptr()
+
+    @property
+    def loss(self) -> float:
+        """Mean (R - v)^2 of the latest minibatch."""
+        return float(self._loss[0])
+
+
+class Clip:
+    """Scale gradients, in place, so that their joint norm is at most a limit: `torch.nn.utils.clip_grad_norm_`.
+
+    shares: the gradients that each of two threads works on. measure: for each a task that comes first.
+    """
+
+    def __init__(self, shares: tuple[Sequence[Tensor], Sequence[Tensor]]):
+        native = NATIVE[shares[0][0].dtype]
+        self._held, self._squares, self._factor = shares, np.empty(2), np.empty(1)
+        tables = [addresses_and_sizes(share) for share in shares]
+        self._tables = tables
+        first, second = ((own.ctypes.data, len(own)) for own in tables)
+        place = self._squares.ctypes.data
+        self.measure = [(native.squares, table([*first, place])), (native.squares, table([*second, place + 8]))]
+        self._scale = [Work((native.scale, table([*own, self._factor.ctypes.data]))) for own in (first, second)]
+
+    def __call__(self, max_norm: float) -> None:
+        """After `measure`."""
+        factor = max_norm / (math.sqrt(self._squares.sum()) + 1e-6)
+        if not factor >= 1:  # NaN goes on, as in torch
+            self._factor[0] = factor
+            together(*self._scale)

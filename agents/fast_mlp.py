@@ -7,8 +7,8 @@ inputs, W_l, b_l and f the weights, biases and activation of layer l, and L the 
     backward    dL/dz_l = dL/dx_(l+1) * f'(z_l), with f' = [x > 0] for ReLU and 1 - x^2 for tanh, x = f(z_l)
                 dL/dW_l = (dL/dz_l)^T x_l     dL/db_l = sum over the batch of dL/dz_l     dL/dx_l = dL/dz_l W_l
 
-where dL/dx_(last) is summed over the heads. The products are torch's own (`addmm`, `mm`), so what the forward pass puts
-out equals the modules' to the last bit; sums over the batch are taken in another order than torch's.
+where dL/dx_(last) is summed over the heads. All of it is done in one call of native_mlp.h, whose products are those of
+torch's own library: what the forward pass puts out equals the modules' but for rounding.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from plasticity import Network
 from plasticity.layers import HiddenLayer
-from plasticity.native import NATIVE, addressable
+from plasticity.native import BLAS, NATIVE, NO_WORK, Table, Work, addressable, put, table, together
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
-MANY_ROWS = 64
+ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
+*_, SLOPE, BEFORE, _IS_TANH, SUMS, COLUMNS = range(12)  # of each of its layers
 
 
 class PlainMLP:
@@ -40,10 +40,7 @@ class PlainMLP:
         linears: list[Any] = [layer.linear for layer in layers]
         self.hidden: list[nn.Linear] = linears
         self.parameters: list[nn.Parameter] = [p for linear in [*linears, *heads] for p in (linear.weight, linear.bias)]
-        self.weights: list[Tensor] = [linear.weight.detach() for linear in [*linears, *heads]]
-        self.turned = [weight.t() for weight in self.weights]
         self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters if trained]
-        self._passes: dict[int, MLPPass] = {}
 
     def give_gradients(self) -> None:
         """Make what the passes write the parameters' gradients."""
@@ -51,126 +48,120 @@ class PlainMLP:
             if parameter.grad is not gradient:
                 parameter.grad = gradient
 
-    def at(self, rows: int) -> MLPPass:
-        """A pass of so many rows, always the same one."""
-        if rows not in self._passes:
-            self._passes[rows] = MLPPass(self, rows)
-        return self._passes[rows]
-
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a model makes its own."""
 
 
 class MLPPass:
-    """Room for one pass of a batch of `rows`: call it, then `backward` or `input_gradient`, then the next.
+    """Room for one pass of a batch of `rows`, and the table from which native_mlp.h's tasks read it.
 
-    hidden: what each hidden layer put out, (rows, units); outputs: each head's, (rows, outputs). Both are written over
-    by the next call.
+    hidden: what each hidden layer put out, (rows, units); outputs: each head's, (rows, outputs); to_outputs: dL/d of
+    those, which a backward pass starts from. All are written over by the next pass.
     """
 
-    def __init__(self, mlp: PlainMLP, rows: int, hidden: list[Tensor] | None = None):
-        self.mlp = mlp
+    def __init__(self, mlp: PlainMLP, rows: int, of: MLPPass | None = None, first: int = 0):
+        """of: another pass, of whose rows these are some, from `first` on; slopes are its own."""
+        self.mlp, self.rows, self.native = mlp, rows, NATIVE[mlp.parameters[0].dtype]
         like = mlp.parameters[0]
-        self.hidden = hidden or [like.new_empty(rows, linear.out_features) for linear in mlp.hidden]
-        self.outputs = [like.new_empty(rows, head.out_features) for head in mlp.heads]
-        self.inputs: Tensor = like.new_empty(rows, mlp.hidden[0].in_features)
-        self._slopes = [torch.empty_like(hidden) for hidden in self.hidden]  # dL/dx, then dL/dz
-        self._native = NATIVE[like.dtype]
-        self._places = [  # as native.c's `through` wants them
-            (slope.data_ptr(), h.data_ptr(), rows, h.shape[1], isinstance(layer.activation, nn.Tanh))
-            for slope, h, layer in zip(self._slopes, self.hidden, mlp.layers, strict=True)
-        ]
-        self._biases = [gradient.data_ptr() for gradient in mlp.gradients[1::2]]
+        linears = [*mlp.hidden, *mlp.heads]
+        room = [like.new_empty(rows, linear.out_features) for linear in linears]
+        if of is not None:
+            room = [whole[first : first + rows] for whole in (*of.hidden, *of.outputs)]
+        depth = len(mlp.hidden)
+        self.hidden: list[Tensor] = room[:depth]
+        self.outputs: list[Tensor] = room[depth:]
+        self._slopes = [torch.empty_like(out) for out in room]  # dL/dx, then dL/dz
+        self._before: list[Tensor] = []
+        self._sums: list[Tensor] = []
+        self.to_outputs = self._slopes[depth:]
+        self.inputs: Tensor = like.new_empty(0, mlp.hidden[0].in_features)
+        rest = [0] * (2 * len(linears)) if not mlp.gradients else [gradient.data_ptr() for gradient in mlp.gradients]
+        rows_of_table: list[int] = [rows, 0, 0, depth, len(mlp.heads)]
+        for place, linear in enumerate(linears):
+            is_tanh = place < depth and isinstance(mlp.layers[place].activation, nn.Tanh)
+            weight, bias = mlp.parameters[2 * place : 2 * place + 2]
+            rows_of_table += [weight.data_ptr(), bias.data_ptr(), *rest[2 * place : 2 * place + 2]]
+            rows_of_table += [linear.in_features, linear.out_features, room[place].data_ptr()]
+            rows_of_table += [self._slopes[place].data_ptr(), 0, is_tanh, 0]
+        self.table: Table = table(rows_of_table)
+        self._forward = Work((self.native.forward, self.table))
 
-    def first(self, rows: int, inputs: Tensor) -> MLPPass:
-        """The first rows of this pass, to go backward through; inputs: what they read, (rows, inputs)."""
-        part = MLPPass(self.mlp, rows, [hidden[:rows] for hidden in self.hidden])
-        part.inputs = inputs
-        return part
+    def read(self, inputs: Tensor) -> None:
+        """What the next pass reads, (rows, inputs); it must stay as it is until the backward pass is done."""
+        self.inputs = inputs
+        self.table[INPUTS], self.table[APART] = inputs.data_ptr(), inputs.stride(0)
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """inputs: (rows, inputs); they must stay as they are until the backward pass is done."""
-        self.inputs = x = inputs
-        biases, turned, depth = self.mlp.parameters[1::2], self.mlp.turned, len(self.hidden)
-        for place, out in enumerate(self.hidden):
-            torch.addmm(biases[place], x, turned[place], out=out)
-            x = out.tanh_() if self._places[place][-1] else out.relu_()
-        for place, out in enumerate(self.outputs, start=depth):
-            torch.addmm(biases[place], x, turned[place], out=out)
+        """What the heads put out, on this thread."""
+        self.read(inputs)
+        together(NO_WORK, self._forward)
         return self.outputs
 
-    def backward(self, gradients: Sequence[Tensor], network: Network | None = None) -> None:
-        """Write all parameters' gradients. gradients: dL/d(outputs) of each head, (rows, outputs).
+    def keep_what_is_recorded(self, network: Network) -> None:
+        """Before the passes: have them keep what methods look at, or only hooks of this network would see."""
+        if network.records_gradients and not self._before:
+            self._before = [torch.empty_like(hidden) for hidden in self.hidden]
+            self._keep(BEFORE, self._before)
+        if network.wants_sums and not self._sums:
+            self._sums = [hidden.new_empty(2, hidden.shape[1]) for hidden in self.hidden]
+            self._keep(SUMS, self._sums)
 
-        network: is told what its forward and backward hooks would have recorded.
-        """
-        mlp = self.mlp
-        depth = len(mlp.hidden)
-        into = mlp.gradients
-        for place, gradient in enumerate(gradients, start=depth):
-            torch.mm(gradient.t(), self.hidden[-1], out=into[2 * place])
-            self._native.columns(gradient.data_ptr(), *gradient.shape, self._biases[place])
-        slope = self._from_heads(gradients)
-        recorded: dict[str, tuple[Tensor, Tensor]] = {}
-        for place in reversed(range(depth)):
-            before = slope.clone() if network is not None and network.records_gradients else slope
-            self._native.through(*self._places[place], self._biases[place])
-            if before is not slope:
-                recorded[mlp.layers[place].name] = (slope.clone(), before)
-            reads = self.hidden[place - 1] if place else self.inputs
-            torch.mm(slope.t(), reads, out=into[2 * place])
-            if place:
-                slope = torch.mm(slope, mlp.weights[place], out=self._slopes[place - 1])
-        mlp.give_gradients()
-        if network is not None:
-            hidden = {layer.name: h.detach() for layer, h in zip(mlp.layers, self.hidden, strict=True)}
-            network.record(self.inputs, hidden, recorded)
+    def _keep(self, column: int, into: Sequence[Tensor]) -> None:
+        for place, tensor in enumerate(into):
+            put(self.table, LAYERS + COLUMNS * place + column, tensor.data_ptr())
 
-    def input_gradient(self, gradients: Sequence[Tensor], chosen: Tensor, first: int) -> Tensor:
-        """dL/d(inputs) of some rows, from column `first` on, (chosen, inputs - first); and no parameter's gradient.
-
-        gradients: dL/d(outputs) of each head, (chosen, outputs). chosen: which rows of the pass, int64.
-        """
-        slope = self._from_heads(gradients)
-        for place in reversed(range(len(self.hidden))):
-            hidden, is_tanh = self.hidden[place], self._places[place][-1]
-            given = slope.data_ptr(), hidden.data_ptr(), chosen.data_ptr()
-            self._native.through_chosen(*given, *slope.shape, is_tanh)
-            weight = self.mlp.weights[place]
-            if place:
-                slope = torch.mm(slope, weight, out=self._slopes[place - 1][: len(slope)])
-        columns: Tensor = weight[:, first:].t().contiguous()  # a few are read three times as fast so
-        return torch.mm(slope, columns.t())
-
-    def _from_heads(self, gradients: Sequence[Tensor]) -> Tensor:
-        slope = self._slopes[-1][: len(gradients[0])]
-        first, *others = zip(gradients, self.mlp.weights[len(self.hidden) :], strict=True)
-        torch.mm(*first, out=slope)
-        for gradient, weight in others:
-            slope.addmm_(gradient, weight)
-        return slope
+    def tell(self, network: Network) -> None:
+        """After a backward pass: make its gradients the parameters', and tell what hooks would have recorded."""
+        self.mlp.give_gradients()
+        layers = self.mlp.layers
+        hidden = {
+            layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)
+        }  # other tensors each time
+        gradients = {
+            layer.name: (at_input.detach(), at_output.detach())
+            for layer, at_input, at_output in zip(layers, self._slopes, self._before, strict=False)
+        }
+        sums = {layer.name: of for layer, of in zip(layers, self._sums, strict=False)}
+        network.record(self.inputs, hidden, gradients, sums)
 
 
-class Clip:
-    """Scale gradients, in place, so that their joint norm is at most `max_norm`: `torch.nn.utils.clip_grad_norm_`."""
+def acting(mlp: PlainMLP, rows: int) -> MLPPass | Exact:
+    """A forward pass for few rows that equals the modules' to the last bit: what a rollout needs."""
+    is_same = BLAS == "torch" and not any(isinstance(layer.activation, nn.Tanh) for layer in mlp.layers)
+    return MLPPass(mlp, rows) if is_same else Exact(mlp, rows)
 
-    def __init__(self, gradients: Sequence[Tensor]):
-        self._held = list(gradients)  # whose addresses these are
-        self._table = np.array([(gradient.data_ptr(), gradient.numel()) for gradient in gradients], np.int64)
-        self._clip, self._arguments = NATIVE[gradients[0].dtype].clip, (self._table.ctypes.data, len(gradients))
 
-    def __call__(self, max_norm: float) -> None:
-        self._clip(*self._arguments, max_norm)
+class Exact:
+    """Such a pass, with products and activations by torch's own calls."""
+
+    def __init__(self, mlp: PlainMLP, rows: int):
+        like = mlp.parameters[0]
+        self.mlp = mlp
+        self._hidden = [like.new_empty(rows, linear.out_features) for linear in mlp.hidden]
+        self._outputs = [like.new_empty(rows, head.out_features) for head in mlp.heads]
+        self._turned = [parameter.detach().t() for parameter in mlp.parameters[::2]]
+        self._are_tanh = [isinstance(layer.activation, nn.Tanh) for layer in mlp.layers]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """What the heads put out, written over by the next call. x: (rows, inputs)."""
+        biases, depth = self.mlp.parameters[1::2], len(self._hidden)
+        with one_thread():
+            for place, out in enumerate(self._hidden):
+                torch.addmm(biases[place], x, self._turned[place], out=out)
+                x = out.tanh_() if self._are_tanh[place] else out.relu_()
+            for place, out in enumerate(self._outputs, start=depth):
+                torch.addmm(biases[place], x, self._turned[place], out=out)
+        return self._outputs
 
 
 @contextmanager
-def one_thread(rows: int) -> Iterator[None]:
-    """Let torch use one thread for what is inside, if its matrices have few rows.
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread for what is inside: few numbers, for which more would cost more than they save.
 
-    More would cost more than they save, and take cores from the threads that step simulations.
+    OpenMP's threads, once used, look for more work for some milliseconds, and take cores from those that have some.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or rows >= MANY_ROWS:
+    if threads == 1:
         yield
         return
     torch.set_num_threads(1)

@@ -19,8 +19,9 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Clip, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
+from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
+from plasticity.native import NATIVE, Table, Work, table, together
 
 NETWORKS = ("pi", "vf")
 
@@ -63,11 +64,9 @@ class FastPPO:
         self.vf = PlainMLP(policy.networks["vf"].layers, [policy.value_net])
         self.log_std: Tensor | None = getattr(policy, "log_std", None)
         self.to_log_std = None if self.log_std is None else torch.zeros_like(self.log_std)
-        own = [] if self.to_log_std is None else [self.to_log_std]
-        self._clip = Clip([*self.pi.gradients, *self.vf.gradients, *own])
         self.dtype = self.pi.parameters[0].dtype
-        self._loss = losses.PolicyLoss(policy.action_net.out_features, self.dtype)  # type: ignore[arg-type]
-        self._acting: dict[int, tuple[MLPPass, MLPPass]] = {}
+        self._acting: dict[int, tuple[MLPPass | Exact, ...]] = {}
+        self._minibatches: dict[int, _Minibatch] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a policy makes its own."""
@@ -78,10 +77,9 @@ class FastPPO:
         """Actions, values (batch, 1) and log-probabilities (batch,), as `ActorCriticPolicy.forward` returns them."""
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
-            self._acting[rows] = MLPPass(self.pi, rows), MLPPass(self.vf, rows)
+            self._acting[rows] = acting(self.pi, rows), acting(self.vf, rows)
         pi, vf = self._acting[rows]
-        with one_thread(rows):
-            (head,), (values,) = pi(x), vf(x)
+        (head,), (values,) = pi(x), vf(x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)
@@ -105,13 +103,21 @@ class FastPPO:
         if model.clip_range_vf is not None:
             clip_values = float(model.clip_range_vf(model._current_progress_remaining))
         data = _Rollout(model.rollout_buffer, self.dtype)
+        max_norm = float(model.max_grad_norm)
+        settings = (clip, float(model.ent_coef)), (clip_values, float(model.vf_coef)), model.normalize_advantage
+        for minibatch in self._minibatches.values():
+            minibatch.settings(*settings)
         logged: list[tuple[float, ...]] = []
         kls: list[float] = []
         go_on = True
         for epoch in range(model.n_epochs):
             kls = []
             for batch in data.minibatches(model.batch_size):
-                numbers, loss = self._gradients(model, batch, clip, clip_values)
+                if (rows := len(batch[0])) not in self._minibatches:
+                    self._minibatches[rows] = _Minibatch(self, rows)
+                    self._minibatches[rows].settings(*settings)
+                minibatch = self._minibatches[rows]
+                numbers, loss = minibatch(batch)
                 logged.append((*numbers, loss))
                 kls.append(numbers.kl)
                 if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
@@ -119,33 +125,12 @@ class FastPPO:
                     if model.verbose >= 1:
                         print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
                     break
-                self._clip(float(model.max_grad_norm))
+                minibatch.clip(max_norm)
                 policy.optimizer.step()
             model._n_updates += 1
             if not go_on:
                 break
         self._log(model, logged, kls, clip)
-
-    def _gradients(
-        self, model: Any, batch: tuple[Tensor, ...], clip: float, clip_values: float
-    ) -> tuple[losses.Numbers, float]:
-        """Work out one minibatch's gradients; its numbers and the value loss."""
-        observations, actions, old_values, old_log_probs, advantages, returns = batch
-        rows = len(observations)
-        pi, vf = self.pi.at(rows), self.vf.at(rows)
-        (head,), (values,) = pi(observations), vf(observations)
-        if model.normalize_advantage and rows > 1:
-            advantages = losses.normalized(advantages)
-        given = actions, old_log_probs, advantages, clip, float(model.ent_coef)
-        if self.log_std is None:
-            to_head, numbers = self._loss.categorical(head, *given)
-        else:
-            to_head, numbers = self._loss.gaussian(head, self.log_std, *given, self.to_log_std)  # type: ignore[arg-type]
-            self.log_std.grad = self.to_log_std
-        to_values, loss = losses.squared_error(values, old_values, returns, clip_values, float(model.vf_coef))
-        pi.backward([to_head], self.policy.networks["pi"])
-        vf.backward([to_values], self.policy.networks["vf"])
-        return numbers, loss
 
     def _log(self, model: Any, logged: list[tuple[float, ...]], kls: list[float], clip: float) -> None:
         policy_loss, clipped, _, entropy, value_loss = np.mean(logged, axis=0).tolist()
@@ -166,6 +151,49 @@ class FastPPO:
             record("train/clip_range_vf", model.clip_range_vf(model._current_progress_remaining))
 
 
+class _Minibatch:
+    """Room for the gradients of a minibatch of `rows`: the policy's on one thread, the value function's on another."""
+
+    def __init__(self, fast: FastPPO, rows: int):
+        self._fast, self._networks = fast, [fast.policy.networks[name] for name in NETWORKS]
+        self._pi, self._vf = pi, vf = MLPPass(fast.pi, rows), MLPPass(fast.vf, rows)
+        own = [] if fast.to_log_std is None else [fast.to_log_std]
+        self.clip = losses.Clip(([*fast.pi.gradients, *own], fast.vf.gradients))
+        self._policy = losses.PolicyLoss(pi.outputs[0], pi.to_outputs[0], fast.log_std, fast.to_log_std)
+        self._value = losses.ValueLoss(vf.outputs[0], vf.to_outputs[0])
+        of_policy, of_value = (
+            [(of.native.forward, of.table), task, (of.native.backward, of.table), measure]
+            for of, task, measure in zip(
+                (pi, vf), (self._policy.task, self._value.task), self.clip.measure, strict=True
+            )
+        )
+        self._value_work = Work(*of_value)
+        self._policy_work = {False: Work(*of_policy), True: Work(self._policy.normalize, *of_policy)}
+        self._normalized = False
+
+    def settings(self, policy: tuple[float, float], value: tuple[float, float], normalize: bool) -> None:
+        """Clip range and coefficient of either loss, and whether advantages are normalised, from now on."""
+        self._policy.settings(*policy)
+        self._value.settings(*value)
+        self._normalized = normalize and self._pi.rows > 1
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> tuple[losses.Numbers, float]:
+        """Work out the gradients; the policy's numbers and the value loss."""
+        observations, actions, old_values, old_log_probs, advantages, returns = batch
+        passes = self._pi, self._vf
+        for own, network in zip(passes, self._networks, strict=True):
+            own.read(observations)
+            own.keep_what_is_recorded(network)
+        self._policy.prepare(actions, old_log_probs, advantages, self._normalized)
+        self._value.prepare(old_values, returns)
+        together(self._policy_work[self._normalized], self._value_work)
+        for own, network in zip(passes, self._networks, strict=True):
+            own.tell(network)
+        if self._fast.log_std is not None:
+            self._fast.log_std.grad = self._fast.to_log_std
+        return self._policy.numbers, self._value.loss
+
+
 class _Rollout:
     """A full rollout buffer, shuffled once an epoch with the draws that the buffer itself would make."""
 
@@ -181,11 +209,22 @@ class _Rollout:
             tensors[1] = torch.from_numpy(arrays[1].astype(np.int64))
         self._tensors = [t if place < 2 else t.flatten() for place, t in enumerate(tensors)]
         self._shuffled = [torch.empty_like(tensor) for tensor in self._tensors]
+        self._order = np.empty(self.rows, np.int64)
+        half = self.rows // 2
+        self._gather = Work(self._part(0, 0, half), *(self._part(place, 0, self.rows) for place in range(1, 6)))
+        self._rest = Work(self._part(0, half, self.rows))
+
+    def _part(self, place: int, start: int, end: int) -> tuple[Any, Table]:
+        """The task that puts some rows of one of the tensors in order."""
+        tensor, into = self._tensors[place], self._shuffled[place]
+        size = tensor[0].numel() * tensor.element_size()
+        order = self._order.ctypes.data + 8 * start
+        numbers = [tensor.data_ptr(), order, end - start, size, into.data_ptr() + start * size]
+        return NATIVE[torch.float32].gather, table(numbers)
 
     def minibatches(self, size: int) -> Any:
         """Yields tensors in the order of `NAMES`, valid until the next epoch."""
-        order = torch.from_numpy(np.random.permutation(self.rows))  # noqa: NPY002  # SB3's stream
-        for tensor, into in zip(self._tensors, self._shuffled, strict=True):
-            torch.index_select(tensor, 0, order, out=into)
+        self._order[:] = np.random.permutation(self.rows)  # noqa: NPY002  # SB3's stream
+        together(self._rest, self._gather)
         for start in range(0, self.rows, size):
             yield tuple(tensor[start : start + size] for tensor in self._shuffled)

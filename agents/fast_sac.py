@@ -20,12 +20,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
-from agents.fast_mlp import ACTIVATIONS, MLPPass, PlainMLP, is_free, one_thread, why_not_plain
+from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, is_free, one_thread, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
 from plasticity import Network
-from plasticity.native import addressable
+from plasticity.native import NO_WORK, Table, Work, addressable, table, together
 
 
 def why_not_fast(model: Any) -> str | None:
@@ -100,7 +100,7 @@ class FastSAC:
         self.polyak = Polyak(*([p for mlp in mlps for p in mlp.parameters] for mlps in (self.critics, self.targets)))
         self.dtype = self.actor.parameters[0].dtype
         self._modes = [vars(policy), *(vars(module) for part in (actor, critic) for module in part.modules())]
-        self._acting: dict[int, MLPPass] = {}
+        self._acting: dict[int, MLPPass | Exact] = {}
         self._steps: dict[int, _Step] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -115,9 +115,8 @@ class FastSAC:
         """Actions between -1 and 1, (batch, actions), as `SACPolicy._predict` returns them."""
         x = observations.float().to(self.dtype)
         if (rows := len(x)) not in self._acting:
-            self._acting[rows] = MLPPass(self.actor, rows)
-        with one_thread(rows):
-            mean, log_std = self._acting[rows](x)
+            self._acting[rows] = acting(self.actor, rows)
+        mean, log_std = self._acting[rows](x)
         if deterministic:
             return mean.tanh()
         noise = torch.empty_like(mean).normal_()
@@ -156,44 +155,79 @@ class _Step:
         pairs = like.new_empty(2 * rows, width)  # observations and actions; below them the next ones
         self.now, self.later, self.seen = pairs[:rows], pairs[rows:], pairs[:, : width - self.size]
         self.actor = MLPPass(fast.actor, 2 * rows)
-        self.first = self.actor.first(rows, self.seen[:rows])
-        self.critics, self.targets = ([mlp.at(rows) for mlp in mlps] for mlps in (fast.critics, fast.targets))
+        self.first, self.second = (MLPPass(fast.actor, rows, self.actor, start) for start in (0, rows))
+        self.critics, self.targets = ([MLPPass(mlp, rows) for mlp in mlps] for mlps in (fast.critics, fast.targets))
         self.squashed = Squashed(2 * rows, self.size, fast.epsilon, like)
-        self.loss = CriticsLoss(*([q.outputs[0] for q in passes] for passes in (self.targets, self.critics)))
+        targets, values = ([q.outputs[0] for q in passes] for passes in (self.targets, self.critics))
+        self.loss = CriticsLoss(targets, values, [q.to_outputs[0] for q in self.critics])
         self.actions, self.to_actions = (like.new_empty(rows, self.size) for _ in range(2))
         self.rewards, self.dones, self.discounts = (like.new_empty(rows, 1) for _ in range(3))
+        self._held: list[Tensor] = []
         self.transitions = Transitions(pairs, self.actions, self.rewards, self.dones)
-        self.to_least = like.new_full((rows, 1), -1 / rows)
+        self.first.read(self.seen[:rows])
+        self.second.read(self.seen[rows:])
+        for own, target in zip(self.critics, self.targets, strict=True):
+            own.read(self.now)
+            target.read(self.later)
+        self._plan()
+
+    def _plan(self) -> None:
+        """What either thread does: half of a batch, or of the critics, or of the gradients of an actor's layers."""
+        native, tables = self.actor.native, [q.table for q in self.critics]
+        self.look = [Work((native.forward, part.table)) for part in (self.first, self.second)]
+        self.both, self.again, self.back, self.to_act = [], [], [], []
+        gradients = [self._action_gradient(place) for place in range(len(tables))]
+        for half in (slice(0, None, 2), slice(1, None, 2)):
+            again = [(native.forward, own) for own in tables[half]]
+            self.again.append(Work(*again))
+            self.both.append(Work(*((native.forward, q.table) for q in self.targets[half]), *again))
+            self.back.append(Work(*((native.backward, own) for own in tables[half])))
+            self.to_act.append(Work(*((native.input_gradient, own) for own in gradients[half])))
+        own = self.first.table
+        self.from_heads = Work((native.from_heads, own))
+        self.actors = [Work((part, own)) for part in (native.backward_above, native.backward_below)]
+
+    def _action_gradient(self, place: int) -> Table:
+        """What `input_gradient` reads: of the actions, in the rows where this critic's value is the least."""
+        room = torch.empty_like(self.to_actions)
+        self._held.append(room)
+        chosen, count = self.loss.chosen[place].data_ptr(), self.loss.counts[place].data_ptr()
+        first = self.seen.shape[1]
+        ends = self.to_actions.data_ptr(), room.data_ptr()
+        return table([self.critics[place].table.ctypes.data, chosen, count, -1.0 / self.rows, first, *ends])
 
     def __call__(self, model: Any) -> list[float]:
         """Temperature, loss of the actor and of the critics; and of the temperature, where that is learned."""
         rows, squashed = self.rows, self.squashed
         discounts = self._draw(model)
-        mean, log_std = self.actor(self.seen)
-        squashed(mean, log_std, batches=2)
+        actor = self.policy.networks["actor"]
+        self.first.keep_what_is_recorded(actor)
+        together(*self.look)
+        mean, log_std = self.actor.outputs
+        with one_thread():
+            squashed(mean, log_std, batches=2)
         log_prob, next_log_prob = squashed.log_prob[:rows], squashed.log_prob[rows:]
         temperature, *own_loss = _temperature(model, log_prob)
 
         self.now[:, -self.size :].copy_(self.actions)
         self.later[:, -self.size :].copy_(squashed.actions[rows:])
-        for target, critic in zip(self.targets, self.critics, strict=True):
-            target(self.later)
-            critic(self.now)
+        for critic, network in zip(self.critics, self.networks, strict=True):
+            critic.keep_what_is_recorded(network)
+        together(*self.both)
         critic_loss = self.loss.critics(self.rewards, self.dones, discounts, next_log_prob, temperature)
-        for critic, slope, network in zip(self.critics, self.loss.slopes, self.networks, strict=True):
-            critic.backward([slope], network)
+        together(*self.back)
+        for critic, network in zip(self.critics, self.networks, strict=True):
+            critic.tell(network)
         model.critic.optimizer.step()
 
         self.now[:, -self.size :].copy_(squashed.actions[:rows])
-        for critic in self.critics:
-            critic(self.now)
+        together(*self.again)
         actor_loss = self.loss.actor(log_prob, temperature)
-        for critic, chosen in zip(self.critics, self.loss.chosen(), strict=True):
-            if len(chosen):
-                part = critic.input_gradient([self.to_least[: len(chosen)]], chosen, -self.size)
-                self.to_actions.index_copy_(0, chosen, part)
-        slopes = squashed.slopes(log_std, self.to_actions, temperature / rows)
-        self.first.backward(slopes, self.policy.networks["actor"])
+        together(*self.to_act)
+        squashed.slopes(log_std, self.to_actions, temperature / rows, self.first.to_outputs)
+        together(NO_WORK, self.from_heads)
+        together(*self.actors)
+        self.first.tell(actor)
         model.actor.optimizer.step()
         return [temperature, actor_loss, critic_loss, *own_loss]
 

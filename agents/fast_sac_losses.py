@@ -21,7 +21,7 @@ Sums are in double precision. All tensors are dense, on the CPU and of one float
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor
 
-from plasticity.native import NATIVE
+from plasticity.native import NATIVE, Work, halves, put, table, together
 
 
 class Squashed:
@@ -40,8 +40,8 @@ class Squashed:
 
     def __init__(self, rows: int, size: int, epsilon: float, like: Tensor):
         self._native, self._epsilon = NATIVE[like.dtype], epsilon
-        self.noise, self.std, self.actions, self._log_std, self._z, self._room, self._to_mean, self._to_log_std = (
-            like.new_empty(rows, size) for _ in range(8)
+        self.noise, self.std, self.actions, self._log_std, self._z, self._room = (
+            like.new_empty(rows, size) for _ in range(6)
         )
         self.log_prob = like.new_empty(rows)
 
@@ -58,29 +58,28 @@ class Squashed:
         self._native.squashed(*given, *mean.shape, self.log_prob.data_ptr())
         return self.actions
 
-    def slopes(self, log_std: Tensor, to_actions: Tensor, weight: float) -> list[Tensor]:
-        """dL/d mean and dL/d log_std of the first rows. log_std: as given; to_actions: dL/da; weight: t / B."""
-        rows, size = to_actions.shape
-        to_mean, to_log_std = self._to_mean[:rows], self._to_log_std[:rows]
+    def slopes(self, log_std: Tensor, to_actions: Tensor, weight: float, into: Sequence[Tensor]) -> None:
+        """Write dL/d mean and dL/d log_std of the first rows. log_std: as given; to_actions: dL/da; weight: t / B."""
         given = (t.data_ptr() for t in (log_std, self.std, self.noise, self.actions, self._room, to_actions))
-        numbers = rows * size, weight, LOG_STD_MIN, LOG_STD_MAX
-        self._native.squashed_slopes(*given, *numbers, to_mean.data_ptr(), to_log_std.data_ptr())
-        return [to_mean, to_log_std]
+        numbers = to_actions.numel(), weight, LOG_STD_MIN, LOG_STD_MAX
+        self._native.squashed_slopes(*given, *numbers, *(t.data_ptr() for t in into))
 
 
 class CriticsLoss:
-    """Room for the losses of a batch of `rows`. targets, values: what each target and critic puts out, (rows, 1).
+    """The losses of a batch of `rows`. targets, values: what each target and critic puts out, (rows, 1).
 
-    slopes: dL_c/dq of each critic, (rows, 1).
+    slopes: room for dL_c/dq of each critic, (rows, 1).
+    chosen: for each critic, first of its row, the rows of the batch whose least value is its own, in order, int64;
+    counts: how many these are. Both are of the latest `actor`.
     """
 
-    def __init__(self, targets: Sequence[Tensor], values: Sequence[Tensor]):
+    def __init__(self, targets: Sequence[Tensor], values: Sequence[Tensor], slopes: Sequence[Tensor]):
         self._native, self._rows = NATIVE[values[0].dtype], len(values[0])
-        self.slopes = [torch.empty_like(value) for value in values]
+        self.slopes = slopes
         self._held = [*targets, *values]  # whose addresses these are
         self._tables = [_addresses(tensors) for tensors in (targets, values, self.slopes)]
-        self._chosen = torch.empty(len(values), self._rows, dtype=torch.int64)
-        self._counts = torch.empty(len(values), dtype=torch.int64)
+        self.chosen = torch.empty(len(values), self._rows, dtype=torch.int64)
+        self.counts = torch.empty(len(values), dtype=torch.int64)
 
     def critics(
         self, rewards: Tensor, dones: Tensor, discounts: Tensor | float, log_prob: Tensor, temperature: float
@@ -94,13 +93,8 @@ class CriticsLoss:
     def actor(self, log_prob: Tensor, temperature: float) -> float:
         """L_a. log_prob: of the current actions, (rows,)."""
         given = self._tables[1].ctypes.data, len(self.slopes), log_prob.data_ptr(), self._rows, temperature
-        loss: float = self._native.actor_loss(*given, self._chosen.data_ptr(), self._counts.data_ptr())
+        loss: float = self._native.actor_loss(*given, self.chosen.data_ptr(), self.counts.data_ptr())
         return loss
-
-    def chosen(self) -> Iterator[Tensor]:
-        """For each critic the rows whose least value is its own, int64, in order; of the latest `actor`."""
-        for rows, count in zip(self._chosen, self._counts.tolist(), strict=True):
-            yield rows[:count]
 
 
 class Polyak:
@@ -109,11 +103,16 @@ class Polyak:
     def __init__(self, sources: Sequence[Tensor], targets: Sequence[Tensor]):
         self._held = [*zip(targets, sources, strict=True)]
         rows = [(target.data_ptr(), source.data_ptr(), target.numel()) for target, source in self._held]
-        self._table, self._native = np.array(rows, np.int64), NATIVE[targets[0].dtype]
+        every, polyak = np.array(rows, np.int64), NATIVE[targets[0].dtype].polyak
+        self._tables = halves(every, every[:, 2])
+        self._tasks = [table([part.ctypes.data, len(part), 0.0]) for part in self._tables]
+        self._works = [Work((polyak, task)) for task in self._tasks]
 
     def __call__(self, tau: float) -> None:
         """Take the share `tau` of what is followed."""
-        self._native.polyak(self._table.ctypes.data, len(self._table), tau)
+        for task in self._tasks:
+            put(task, 2, float(tau))
+        together(*self._works)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agents.optimizers import owners
-from plasticity.native import NATIVE, addressable
+from plasticity.native import NATIVE, Work, addressable, addresses_and_sizes, halves, table, together
 
 
 class GradientGuard:
@@ -44,10 +45,11 @@ class GradientGuard:
     def _watch(self, name: str, optimizer: Optimizer) -> None:
         self.steps[name] = 0
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        seem_finite = SquaresFinite()
 
         def look(*_: object) -> None:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if gradients and not _seem_finite(gradients):
+            if gradients and not seem_finite(gradients):
                 self._look_closely(name, parameters)
             self.steps[name] += 1
 
@@ -92,7 +94,7 @@ def non_finite(model: BaseAlgorithm) -> list[str]:
     for _, tensor in numbers:
         if tensor.is_floating_point():
             by_device.setdefault(tensor.device, []).append(tensor.detach())
-    if all(map(_seem_finite, by_device.values())):
+    if all(SquaresFinite()(tensors) for tensors in by_device.values()):
         return []
     return [name for name, tensor in numbers if not _is_finite(tensor)]
 
@@ -104,12 +106,31 @@ def _parameters(model: BaseAlgorithm) -> Iterator[tuple[str, Tensor]]:
         yield "log_ent_coef", entropy
 
 
-def _seem_finite(tensors: list[Tensor]) -> bool:
-    """Whether the squares of all numbers add up to a finite one, which is quick to see; if not, look closely."""
-    if addressable(*tensors):
-        table = np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64)
-        return math.isfinite(NATIVE[tensors[0].dtype].squares(table.ctypes.data, len(tensors)))
-    return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
+class SquaresFinite:
+    """Whether the squares of all numbers add up to a finite one, which is quick to see; if not, look closely.
+
+    Remembers where tensors lie while it is shown the same ones.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+        self._works: tuple[Work, ...] = ()
+        self._sums = np.zeros(2)
+
+    def __call__(self, tensors: list[Tensor]) -> bool:
+        if len(tensors) != len(self._held) or not all(map(is_, tensors, self._held)):
+            self._held, self._works = tensors, self._plan(tensors) if addressable(*tensors) else ()
+        if not self._works:
+            return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
+        together(*self._works)
+        return math.isfinite(self._sums.sum())
+
+    def _plan(self, tensors: list[Tensor]) -> tuple[Work, ...]:
+        every, squares = addresses_and_sizes(tensors), NATIVE[tensors[0].dtype].squares
+        self._parts = halves(every, every[:, 1])
+        place = self._sums.ctypes.data
+        tasks = [table([part.ctypes.data, len(part), place + 8 * k]) for k, part in enumerate(self._parts)]
+        return tuple(Work((squares, task)) for task in tasks)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from plasticity.native import NATIVE, addressable
+from plasticity.native import NATIVE, Table, Work, addressable, halves, table, together
 
+FEW = 8_000  # weights for which a second thread is not worth asking
 LONGEST = 200_000  # of the tables of bias corrections; counts beyond it are worked out one by one
 
 
@@ -22,7 +23,7 @@ class FusedAdam:
 
     def __init__(self) -> None:
         self._seen: dict[nn.Parameter, _Seen] = {}
-        self._tables: dict[tuple[nn.Parameter, ...], _Table] = {}
+        self._tables: dict[tuple[nn.Parameter, ...], _Tables] = {}
 
     def step(
         self, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
@@ -51,23 +52,43 @@ class FusedAdam:
     def _step(self, parameters: list[nn.Parameter], kind: torch.dtype, group: Mapping[str, Any]) -> None:
         key = tuple(parameters)
         if key not in self._tables:
-            self._tables[key] = _Table([seen.row for parameter in parameters if (seen := self._seen[parameter]).row])
-        table = self._tables[key]
+            rows = [seen.row for parameter in parameters if (seen := self._seen[parameter]).row]
+            self._tables[key] = _Tables(rows, kind)
         beta1, beta2 = group["betas"]
         decay = 0.0 if group["decoupled"] else group["weight_decay"]
-        table.numbers[:] = group["lr"], beta1, beta2, group["eps"], decay
-        NATIVE[kind].adam(*table.arguments, *corrections(beta1).argument, *corrections(beta2).argument, table.scratch)
+        self._tables[key]((group["lr"], beta1, beta2, group["eps"], decay))
 
 
-class _Table:
-    """What the loops are told of several parameters; all that it points to is held here."""
+class _Tables:
+    """What the loops are told of several parameters, half of the work for either thread; holds all it points to."""
 
-    def __init__(self, rows: Sequence[tuple[int, ...]]):
-        self._table = np.array(rows, np.int64)
-        self._scratch = np.empty(2 * int((self._table[:, 4] + self._table[:, 5]).max()))
-        self.numbers = np.empty(5)
-        self.arguments = (self._table.ctypes.data, len(rows), self.numbers.ctypes.data)
-        self.scratch = self._scratch.ctypes.data
+    def __init__(self, rows: Sequence[tuple[int, ...]], kind: torch.dtype):
+        every = np.array(rows, np.int64)
+        sizes = every[:, 4] * every[:, 5]
+        self._numbers, self._shares = np.empty(5), [_Share(part, kind) for part in halves(every, sizes)]
+        self._alone = sizes.sum() < FEW
+        for share in self._shares:
+            share.task[2] = self._numbers.ctypes.data
+        self._betas = (-1.0, -1.0)
+
+    def __call__(self, numbers: tuple[float, ...]) -> None:
+        """numbers: lr, beta1, beta2, eps and decay."""
+        self._numbers[:] = numbers
+        if numbers[1:3] != self._betas:
+            self._betas = (numbers[1], numbers[2])
+            self._corrections = [corrections(beta) for beta in self._betas]
+            for share in self._shares:
+                share.task[3:7] = [number for own in self._corrections for number in own.argument]
+        together(*(share.work for share in self._shares), alone=True if self._alone else None)
+
+
+class _Share:
+    def __init__(self, rows: Table, kind: torch.dtype):
+        self._table = rows
+        longest = int((self._table[:, 4] + self._table[:, 5]).max(initial=0))
+        self._scratch = torch.empty(2 * longest, dtype=torch.float64)
+        self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.data_ptr()])
+        self.work = Work((NATIVE[kind].adam, self.task))
 
 
 class _Seen:

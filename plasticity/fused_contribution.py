@@ -6,15 +6,18 @@ Equals `ContinualBackprop`'s own arithmetic but for rounding, for the utility of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor, nn
 
 from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
-from plasticity.native import NATIVE, addressable
+from plasticity.native import NATIVE, Work, addressable, table, together
+from plasticity.network import Network
 
+_trained = attrgetter("requires_grad")
 BUFFERS = ("age", "mean_activation", "utility", "budget")  # of what continual backprop remembers of a layer
 
 
@@ -22,67 +25,101 @@ class FusedContribution:
     """Ages, mean activations, contributions and budgets of the layers of one network, with plain linear readers."""
 
     def __init__(self) -> None:
-        self._layers: tuple[HiddenLayer, ...] = ()
-        self._held: list[Tensor] = []  # whose addresses the tables have
+        self._weights: list[Any] = []
         self._addresses: list[int] = []
-        self._fits = False
+        self._buffers: list[Any] = []
+        self._layers: list[HiddenLayer] = []
+        self._tasks: list[_Task] = []
+        self._works: list[Work] = []
 
     def __call__(
         self,
-        layers: Sequence[HiddenLayer],
-        activations: Mapping[str, Tensor],
+        network: Network,
         states: Mapping[str, nn.Module],
         decay: float,
         maturity: int,
         rate: tuple[int, int],
-    ) -> NDArray[np.int64] | None:
-        """Count this minibatch in; how many units each layer is to replace, or None where nothing was done.
+    ) -> dict[HiddenLayer, int] | None:
+        """Count this minibatch in; the layers that are to replace units, and how many, or None where nothing was done.
 
-        The result is written over by the next call.
-
-        activations: (batch, units) by layer; rate: numerator and denominator of the replacement rate.
+        rate: numerator and denominator of the replacement rate.
         """
-        held = [tensor for layer in layers for tensor in _tensors(layer, states[layer.name])]
-        same = len(held) == len(self._held) and all(a is b for a, b in zip(held, self._held, strict=True))
-        if not same or [tensor.data_ptr() for tensor in held] != self._addresses:
-            self._look(layers, states, held)
-        if not self._fits:
+        if not self._still(network, states):
+            self._look(network, states, (decay, maturity, *rate))
+        if not self._tasks:
             return None
-        kind = held[-1].dtype
-        seen = [activations[layer.name] for layer in layers]
-        if any(h.dim() != 2 or h.dtype != kind or not h.is_contiguous() for h in seen):
+        activations = network.activations
+        if not all(task.read(activations[task.name], network.sums(task.name)) for task in self._tasks):
             return None
-        self._table[:, :2] = [(h.data_ptr(), len(h)) for h in seen]
-        NATIVE[kind].contribution(*self._arguments, decay, maturity, *rate, *self._results)
-        return self._counts
+        together(*self._works)
+        return {layer: n for layer, n in zip(self._layers, self._counts.tolist(), strict=True) if n}
 
-    def _look(self, layers: Sequence[HiddenLayer], states: Mapping[str, nn.Module], held: list[Tensor]) -> None:
-        self._held, self._addresses = held, [tensor.data_ptr() for tensor in held]
-        floats = [tensor for tensor in held if tensor.is_floating_point()]
-        self._fits = bool(layers) and all(map(_is_plain, layers)) and addressable(*floats)
-        if not self._fits:
-            return
-        rows: list[tuple[int, ...]] = []
-        readers: list[tuple[int, ...]] = []
-        for layer in layers:
-            buffers = [states[layer.name]._buffers[name] for name in BUFFERS]
-            addresses = [buffer.data_ptr() for buffer in buffers if buffer is not None]
-            rows.append((0, 0, layer.units, *addresses, len(readers), len(layer.readers)))
-            for reader in layer.readers:
-                weight = weight_of(reader.linear)
-                readers.append((weight.data_ptr(), *weight.shape, reader.first))
-        self._table, self._readers = np.array(rows, np.int64), np.array(readers, np.int64)
-        self._counts, self._scratch = (
-            np.empty(len(layers), np.int64),
-            np.empty(3 * max(layer.units for layer in layers)),
+    def _still(self, network: Network, states: Mapping[str, nn.Module]) -> bool:
+        """Whether weights and states lie where they lay, and the same of them are trained."""
+        weights, buffers = _found(network, states)
+        return (
+            len(weights) == len(self._weights)
+            and all(map(is_, weights, self._weights))
+            and all(map(is_, buffers, self._buffers))
+            and _addresses(weights, buffers) == self._addresses
         )
-        self._arguments = self._table.ctypes.data, len(layers), self._readers.ctypes.data
-        self._results = self._counts.ctypes.data, self._scratch.ctypes.data
+
+    def _look(self, network: Network, states: Mapping[str, nn.Module], numbers: tuple[Any, ...]) -> None:
+        self._weights, self._buffers = _found(network, states)
+        self._addresses = _addresses(self._weights, self._buffers)
+        self._layers, self._tasks = network.trained_layers, []
+        floats = [*self._weights, *(buffer for buffer in self._buffers if buffer.is_floating_point())]
+        if not self._layers or not all(map(_is_plain, self._layers)) or not addressable(*floats):
+            return
+        network.wants_sums = True
+        self._counts = np.zeros(len(self._layers), np.int64)
+        for place, layer in enumerate(self._layers):
+            into = self._counts.ctypes.data + 8 * place
+            self._tasks.append(_Task(layer, states[layer.name], numbers, into))
+        halves = self._tasks[::2], self._tasks[1::2]
+        self._works = [Work(*((task.native, task.table) for task in half)) for half in halves]
 
 
-def _tensors(layer: HiddenLayer, state: nn.Module) -> list[Tensor]:
-    found: list[Any] = [state._buffers[name] for name in BUFFERS]
-    return found + [reader.linear._parameters["weight"] for reader in layer.readers]
+class _Task:
+    """What the loop reads of one layer; holds all it points to."""
+
+    def __init__(self, layer: HiddenLayer, state: nn.Module, numbers: tuple[Any, ...], into: int):
+        self.name, self._kind = layer.name, layer.weight.dtype
+        self._own, self._room = (torch.empty(2, layer.units, dtype=self._kind) for _ in range(2))
+        weights = [(weight_of(reader.linear), reader.first) for reader in layer.readers]
+        self._readers = table([n for w, first in weights for n in (w.data_ptr(), *w.shape, first)])
+        buffers: list[Any] = [state._buffers[name] for name in BUFFERS]
+        ends = self._own.data_ptr(), self._room.data_ptr()
+        self.table = table(
+            [
+                *(0, 0, layer.units, *(buffer.data_ptr() for buffer in buffers)),
+                *(self._readers.ctypes.data, len(weights), *ends, float(numbers[0]), *numbers[1:], into),
+            ]
+        )
+        self.native = NATIVE[self._kind].contribution
+
+    def read(self, activations: Tensor, sums: Tensor | None) -> bool:
+        """What is counted in, (batch, units), and its sums, (2, units), if they are known; whether that can be done."""
+        if sums is not None:
+            self.table[0], self.table[9] = 0, sums.data_ptr()
+        elif activations.dim() == 2 and activations.dtype == self._kind and activations.is_contiguous():
+            self.table[0], self.table[9] = activations.data_ptr(), self._own.data_ptr()
+        else:
+            return False
+        self.table[1] = len(activations)
+        return True
+
+
+def _found(network: Network, states: Mapping[str, nn.Module]) -> tuple[list[Any], list[Any]]:
+    """The weights into and out of hidden layers, and what is remembered of these; of layers that were seen."""
+    seen = [layer for layer in network.layers if layer.name in network.activations]
+    linears = [*(layer.linear for layer in seen), *(reader.linear for layer in seen for reader in layer.readers)]
+    buffers = [states[layer.name]._buffers[name] for layer in seen for name in BUFFERS]
+    return [linear._parameters["weight"] for linear in linears], buffers
+
+
+def _addresses(weights: Sequence[Any], buffers: Sequence[Any]) -> list[int]:
+    return [*map(Tensor.data_ptr, [*weights, *buffers]), *map(_trained, weights)]
 
 
 def _is_plain(layer: HiddenLayer) -> bool:

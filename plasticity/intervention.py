@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -65,14 +65,20 @@ def attach(intervention: Intervention, network: Network) -> _Handles:
     optimizer = network.optimizers[0]
 
     def before(*_: object) -> None:
-        with torch.no_grad():
-            intervention.before_step(network)
+        _without_gradients(intervention.before_step, network)
 
     def after(*_: object) -> None:
-        with torch.no_grad():
-            intervention.after_step(network)
+        _without_gradients(intervention.after_step, network)
 
     return _Handles([optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)])
+
+
+def _without_gradients(act: Callable[[Network], None], network: Network) -> None:
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            act(network)
+    else:
+        act(network)
 
 
 class Chain(nn.ModuleList, Intervention):

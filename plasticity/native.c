@@ -6,14 +6,17 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef _MSC_VER
 #define EXPORT __declspec(dllexport)
 #define INLINE static __forceinline
+#define ONCE __declspec(noinline)
 #define restrict __restrict
 #else
 #define EXPORT
 #define INLINE static inline __attribute__((always_inline))
+#define ONCE CLONED __attribute__((noinline))
 #endif
 
 /* One library for all processors of a kind: the best version is chosen when it is loaded. */
@@ -25,6 +28,9 @@
 
 #define HALF_LOG_2_PI 0.91893853320467274178
 enum { LOSS, CLIPPED, KL, ENTROPY };
+/* Of a pass through a network, and of each of its layers: see native_mlp.h. */
+enum { ROWS, INPUTS, APART, DEPTH, HEADS, LAYERS };
+enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
 
 /* 1 - beta^count: from the table, beyond whose end it is 1 if the last entry is. */
 INLINE double correction(double beta, int64_t count, const double *table, int64_t size) {
@@ -43,22 +49,57 @@ INLINE double surrogate(double log_prob, double old, double advantage, double cl
     return outside && !(free < bounded) ? 0 : -free;
 }
 
+/* Tables are of whole numbers; a fraction lies there as its bits. */
+INLINE double as_double(int64_t bits) {
+    double number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+/* tanh to a unit in the last place or two (as in Cephes), without a call, so that a loop of it is done at once. */
+INLINE float inline_tanh(float x) {
+    const float size = fabsf(x), z = size * size, twice = 2 * (size > 9 ? 9 : size);
+    const int32_t power = (int32_t)(twice * 1.44269504f + 0.5f), bits = (power + 127) << 23;
+    const float r = twice - (float)power * 0.69314718f;
+    float near = -5.70498872745e-3f, e = 1.9875691500e-4f, scale;
+    near = near * z + 2.06390887954e-2f;
+    near = near * z - 5.37397155531e-2f;
+    near = near * z + 1.33314422036e-1f;
+    near = near * z - 3.33332819422e-1f;
+    near = near * z * size + size;
+    e = e * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * r * r + r + 1;
+    memcpy(&scale, &bits, sizeof scale);
+    return copysignf(size < 0.625f ? near : 1 - 2 / (e * scale + 1), x);
+}
+
+#include "native_threads.h"
+
 #define REAL float
 #define NAME(name) name##_float32
 #define ABS fabsf
 #define SQRT sqrtf
+#define TANH inline_tanh
 #include "native.h"
+#include "native_mlp.h"
 #include "native_sac.h"
 #undef REAL
 #undef NAME
 #undef ABS
 #undef SQRT
+#undef TANH
 
 #define REAL double
 #define NAME(name) name##_float64
 #define ABS fabs
 #define SQRT sqrt
+#define TANH tanh
 #include "native.h"
+#include "native_mlp.h"
 #include "native_sac.h"
 
 /* What import would call; this is a plain library, opened by its path. */

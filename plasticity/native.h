@@ -45,10 +45,13 @@ INLINE void NAME(adam_row)(REAL *restrict p, const REAL *restrict g, REAL *restr
     }
 }
 
-/* table: for each parameter its address, and those of gradient, mean and square; rows, columns; the addresses of its
-   count, and of the counts of its rows and of its columns, or 0. n: lr, beta1, beta2, eps, decay. */
-CLONED EXPORT void NAME(adam)(const int64_t *table, int64_t parameters, const double *n, const double *first,
-                              int64_t firsts, const double *second, int64_t seconds, REAL *scratch) {
+/* task: for each parameter its address, and those of gradient, mean and square; rows, columns; the addresses of its
+   count, and of the counts of its rows and of its columns, or 0; and how many parameters. Then n: lr, beta1, beta2,
+   eps, decay; for both betas the corrections and how many; and scratch. */
+CLONED EXPORT void NAME(adam)(const int64_t *task) {
+    const int64_t *table = (const int64_t *)task[0], parameters = task[1], firsts = task[4], seconds = task[6];
+    const double *n = (const double *)task[2], *first = (const double *)task[3], *second = (const double *)task[5];
+    REAL *scratch = (REAL *)task[7];
     const REAL decay = (REAL)n[4], keep = (REAL)n[2], new1 = (REAL)(1 - n[1]), new2 = (REAL)(1 - n[2]);
     const REAL eps = (REAL)n[3];
     for (const int64_t *t = table; t < table + 9 * parameters; t += 9) {
@@ -90,56 +93,38 @@ CLONED EXPORT void NAME(adam)(const int64_t *table, int64_t parameters, const do
 
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
-/* table: for each layer the address of its activations, their rows, units; the addresses of age, mean activation,
-   utility and budget; its first reader and how many. readers: weight, outputs, inputs, first column. counts: how many
-   units each layer is to replace. */
-CLONED EXPORT void NAME(contribution)(const int64_t *table, int64_t layers, const int64_t *readers, double decay,
-                                      int64_t maturity, int64_t numerator, int64_t denominator, int64_t *counts,
-                                      REAL *scratch) {
-    const REAL fresh = (REAL)(1 - decay);
-    for (int64_t layer = 0; layer < layers; layer++) {
-        const int64_t *t = table + 9 * layer, rows = t[1], units = t[2];
-        const REAL *h = (const REAL *)t[0];
-        int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
-        REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5];
-        REAL *restrict total = scratch, *restrict size = total + units, *restrict outgoing = size + units;
-        for (int64_t i = 0; i < 3 * units; i++) scratch[i] = 0;
-        NAME(sum_columns)(h, rows, units, total, units, 0);
-        NAME(sum_columns)(h, rows, units, size, units, 1);
-        for (const int64_t *r = readers + 4 * t[7]; r < readers + 4 * (t[7] + t[8]); r += 4) {
-            weights += r[1];
-            NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
-        }
-        const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
-        for (int64_t i = 0; i < units; i++) {
-            mature += ++age[i] > maturity;
-            mean[i] += (total[i] * row - mean[i]) * fresh;
-            utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
-        }
-        *budget += mature * numerator;
-        counts[layer] = *budget / denominator;
-        *budget -= counts[layer] * denominator;
-    }
+/* Of each unit the sum of h and of |h| over the rows, one after the other; compiled once, so that it is the same to the
+   last bit whoever asks. */
+ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
+    for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
+    NAME(sum_columns)(h, rows, units, sums, units, 0);
+    NAME(sum_columns)(h, rows, units, sums + units, units, 1);
 }
 
-/* -- networks by hand ---------------------------------------------------------------------------------------------- */
-
-/* dL/dx to dL/dz of a layer x = tanh(z) or max(z, 0), in place; and, where there is a bias, its sum over the rows. */
-CLONED EXPORT void NAME(through)(REAL *restrict slope, const REAL *restrict hidden, int64_t rows, int64_t units,
-                                 int64_t is_tanh, REAL *restrict bias) {
-    if (is_tanh)
-        for (int64_t i = 0; i < rows * units; i++) slope[i] *= 1 - hidden[i] * hidden[i];
-    else
-        for (int64_t i = 0; i < rows * units; i++) slope[i] = hidden[i] <= 0 ? 0 : slope[i]; /* NaN passes, as in torch */
-    if (bias) {
-        for (int64_t i = 0; i < units; i++) bias[i] = 0;
-        NAME(sum_columns)(slope, rows, units, bias, units, 0);
+/* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
+   its readers and how many; the sums, or room for them; room; decay, maturity, the replacement rate's numerator and
+   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column. */
+CLONED EXPORT void NAME(contribution)(const int64_t *t) {
+    const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
+    int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
+    REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
+    const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
+    const REAL fresh = (REAL)(1 - as_double(t[11]));
+    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
+    for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
+    for (const int64_t *r = readers; r < readers + 4 * t[8]; r += 4) {
+        weights += r[1];
+        NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
     }
-}
-
-CLONED EXPORT void NAME(columns)(const REAL *values, int64_t rows, int64_t units, REAL *restrict into) {
-    for (int64_t i = 0; i < units; i++) into[i] = 0;
-    NAME(sum_columns)(values, rows, units, into, units, 0);
+    const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
+    for (int64_t i = 0; i < units; i++) {
+        mature += ++age[i] > maturity;
+        mean[i] += (total[i] * row - mean[i]) * fresh;
+        utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
+    }
+    *budget += mature * t[13];
+    *(int64_t *)t[15] = *budget / t[14];
+    *budget %= t[14];
 }
 
 /* The sum of all squares. table: address and size of each tensor. */
@@ -154,23 +139,37 @@ INLINE double NAME(sum_squares)(const int64_t *table, int64_t tensors) {
     return total;
 }
 
-CLONED EXPORT double NAME(squares)(const int64_t *table, int64_t tensors) {
-    return NAME(sum_squares)(table, tensors);
+/* task: such a table, its length, and where the sum goes. */
+CLONED EXPORT void NAME(squares)(const int64_t *task) {
+    *(double *)task[2] = NAME(sum_squares)((const int64_t *)task[0], task[1]);
 }
 
-CLONED EXPORT void NAME(clip)(const int64_t *table, int64_t gradients, double max_norm) {
-    const double total = NAME(sum_squares)(table, gradients);
-    const REAL factor = (REAL)(max_norm / (sqrt(total) + 1e-6));
-    if (factor >= 1) return; /* NaN goes on, as in torch */
-    for (const int64_t *t = table; t < table + 2 * gradients; t += 2) {
+/* task: such a table, its length, and the address of the factor. */
+CLONED EXPORT void NAME(scale)(const int64_t *task) {
+    const REAL factor = (REAL) * (const double *)task[2];
+    for (const int64_t *t = (const int64_t *)task[0]; t < (const int64_t *)task[0] + 2 * task[1]; t += 2) {
         REAL *restrict g = (REAL *)t[0];
         for (int64_t i = 0; i < t[1]; i++) g[i] *= factor;
     }
 }
 
+/* -- rows of any type ---------------------------------------------------------------------------------------------- */
+
+/* task: where rows are, which of them, how many, how many bytes each has, and where they go. */
+EXPORT void NAME(gather)(const int64_t *task) {
+    const char *from = (const char *)task[0];
+    char *into = (char *)task[4];
+    const int64_t *which = (const int64_t *)task[1], rows = task[2], size = task[3];
+    for (int64_t i = 0; i < rows; i++) memcpy(into + i * size, from + which[i] * size, (size_t)size);
+}
+
 /* -- PPO's loss: see agents/fast_losses.py ------------------------------------------------------------------------- */
 
-EXPORT void NAME(normalized)(const REAL *values, int64_t rows, REAL *into) {
+/* t: values, rows, and where they go. */
+EXPORT void NAME(normalized)(const int64_t *t) {
+    const REAL *values = (const REAL *)t[0];
+    const int64_t rows = t[1];
+    REAL *into = (REAL *)t[2];
     double mean = 0, square = 0;
     for (int64_t i = 0; i < rows; i++) mean += values[i];
     mean /= (double)rows;
@@ -179,9 +178,15 @@ EXPORT void NAME(normalized)(const REAL *values, int64_t rows, REAL *into) {
     for (int64_t i = 0; i < rows; i++) into[i] = (REAL)((values[i] - mean) * scale);
 }
 
-EXPORT void NAME(gaussian)(const REAL *mean, const REAL *log_std, const REAL *actions, const REAL *old,
-                           const REAL *advantages, int64_t rows, int64_t size, double clip, double entropy,
-                           REAL *to_mean, REAL *to_log_std, double *numbers, double *scratch) {
+/* t: what the policy puts out, log_std, actions, old log pi, advantages; rows, size; clip and entropy coefficient; dL/d
+   of what the policy puts out and of log_std; the numbers, and scratch. */
+EXPORT void NAME(gaussian)(const int64_t *t) {
+    const REAL *mean = (const REAL *)t[0], *log_std = (const REAL *)t[1], *actions = (const REAL *)t[2];
+    const REAL *old = (const REAL *)t[3], *advantages = (const REAL *)t[4];
+    const int64_t rows = t[5], size = t[6];
+    const double clip = as_double(t[7]), entropy = as_double(t[8]);
+    REAL *to_mean = (REAL *)t[9], *to_log_std = (REAL *)t[10];
+    double *numbers = (double *)t[11], *scratch = (double *)t[12];
     double *inverse = scratch, *sums = scratch + size, constant = 0;
     for (int64_t k = 0; k < size; k++) {
         inverse[k] = exp(-2 * (double)log_std[k]);
@@ -205,9 +210,13 @@ EXPORT void NAME(gaussian)(const REAL *mean, const REAL *log_std, const REAL *ac
     numbers[ENTROPY] = -(constant + 0.5 * (double)size);
 }
 
-EXPORT void NAME(categorical)(const REAL *logits, const int64_t *actions, const REAL *old, const REAL *advantages,
-                              int64_t rows, int64_t size, double clip, double entropy, REAL *to_logits,
-                              double *numbers, double *scratch) {
+/* The same, without log_std. */
+EXPORT void NAME(categorical)(const int64_t *t) {
+    const REAL *logits = (const REAL *)t[0], *old = (const REAL *)t[3], *advantages = (const REAL *)t[4];
+    const int64_t *actions = (const int64_t *)t[2], rows = t[5], size = t[6];
+    const double clip = as_double(t[7]), entropy = as_double(t[8]);
+    REAL *to_logits = (REAL *)t[9];
+    double *numbers = (double *)t[11], *scratch = (double *)t[12];
     double *log_p = scratch;
     for (int k = 0; k <= ENTROPY; k++) numbers[k] = 0;
     for (int64_t i = 0; i < rows; i++) {
@@ -229,8 +238,12 @@ EXPORT void NAME(categorical)(const REAL *logits, const int64_t *actions, const 
     for (int k = 0; k <= ENTROPY; k++) numbers[k] /= (double)rows;
 }
 
-EXPORT double NAME(squared_error)(const REAL *values, const REAL *old, const REAL *returns, int64_t rows, double clip,
-                                  double coefficient, REAL *to_values) {
+/* t: values, old values, returns; rows; clip and coefficient; dL/d values, and where the loss goes. */
+EXPORT void NAME(squared_error)(const int64_t *t) {
+    const REAL *values = (const REAL *)t[0], *old = (const REAL *)t[1], *returns = (const REAL *)t[2];
+    const int64_t rows = t[3];
+    const double clip = as_double(t[4]), coefficient = as_double(t[5]);
+    REAL *to_values = (REAL *)t[6];
     double loss = 0;
     for (int64_t i = 0; i < rows; i++) {
         const double moved = (double)values[i] - old[i];
@@ -239,5 +252,5 @@ EXPORT double NAME(squared_error)(const REAL *values, const REAL *old, const REA
         loss += error * error;
         to_values[i] = outside ? 0 : (REAL)(coefficient * 2 * error / (double)rows);
     }
-    return loss / (double)rows;
+    *(double *)t[7] = loss / (double)rows;
 }

@@ -2,88 +2,175 @@
 
 They are given addresses, so that one call serves all tensors of an optimizer or a network. Whoever calls them keeps the
 tensors alive, and has seen that they are dense, on the CPU and of one type (`addressable`).
+
+A task is one of the loops and the table of addresses and numbers that it reads; `Work` is a list of tasks, and
+`together` does two of them at once. Which thread does what changes no result. Where numbers lie could, since compilers
+treat the first and last ones of a loop by themselves: room for them is torch's, which always begins alike. Products of
+matrices are BLAS's: the one in torch's own library where it can be called, else the one that SciPy brings.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 MISSING = (
     "Pliant's compiled part is missing or out of date: install a C compiler (such as gcc) and install Pliant again "
     "(python -m pip install -e .)"
 )
+Table: TypeAlias = NDArray[np.int64]
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-_TABLE = [_ADDRESS, _COUNT]  # an array and its length
-_SIGNATURES = {
-    "adam": [*_TABLE, _ADDRESS, *_TABLE, *_TABLE, _ADDRESS],
-    "contribution": [*_TABLE, _ADDRESS, _NUMBER, _COUNT, _COUNT, _COUNT, _ADDRESS, _ADDRESS],
-    "through": [_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS],
-    "columns": [_ADDRESS, _COUNT, _COUNT, _ADDRESS],
-    "squares": _TABLE,
-    "clip": [*_TABLE, _NUMBER],
-    "normalized": [_ADDRESS, _COUNT, _ADDRESS],
-    "gaussian": [*[_ADDRESS] * 5, _COUNT, _COUNT, _NUMBER, _NUMBER, *[_ADDRESS] * 4],
-    "categorical": [*[_ADDRESS] * 4, _COUNT, _COUNT, _NUMBER, _NUMBER, *[_ADDRESS] * 3],
-    "squared_error": [*[_ADDRESS] * 3, _COUNT, _NUMBER, _NUMBER, _ADDRESS],
+_LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
+_SIGNATURES = {  # of what is no task
     "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
     "squashed_slopes": [*[_ADDRESS] * 6, _COUNT, *[_NUMBER] * 3, _ADDRESS, _ADDRESS],
     "bellman": [*[_ADDRESS] * 3, _COUNT, *[_ADDRESS] * 4, _COUNT, _NUMBER, _NUMBER],
-    "actor_loss": [*_TABLE, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
-    "through_chosen": [*[_ADDRESS] * 3, _COUNT, _COUNT, _COUNT],
-    "polyak": [*_TABLE, _NUMBER],
-    "transitions": [_ADDRESS, *_TABLE, _COUNT, _COUNT, _ADDRESS],
+    "actor_loss": [*_LIST, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
+    "transitions": [_ADDRESS, *_LIST, _COUNT, _COUNT, _ADDRESS],
 }
-_TELLING = ("squares", "squared_error", "bellman", "actor_loss")  # which return one number
+_TELLING = ("bellman", "actor_loss")  # which return one number
 
 
 @dataclass(frozen=True)
 class Native:
     """The functions of native.c for one floating type, by their names there."""
 
-    adam: Any
-    contribution: Any
-    through: Any
-    columns: Any
-    squares: Any
-    clip: Any
-    normalized: Any
-    gaussian: Any
-    categorical: Any
-    squared_error: Any
     squashed: Any
     squashed_slopes: Any
     bellman: Any
     actor_loss: Any
-    through_chosen: Any
-    polyak: Any
     transitions: Any
+    # tasks
+    contribution: Any
+    adam: Any
+    squares: Any
+    scale: Any
+    gather: Any
+    normalized: Any
+    gaussian: Any
+    categorical: Any
+    squared_error: Any
+    forward: Any
+    from_heads: Any
+    backward_above: Any
+    backward_below: Any
+    backward: Any
+    input_gradient: Any
+    polyak: Any
 
 
-def _load() -> dict[torch.dtype, Native]:
+class Work:
+    """Tasks that one thread does, one after the other: each a function of `Native`, and its table."""
+
+    def __init__(self, *tasks: tuple[Any, Table]):
+        self._tables = [table for _, table in tasks]
+        addresses = [(ctypes.cast(task, _ADDRESS).value, table.ctypes.data) for task, table in tasks]
+        self._array = np.array(addresses, np.uint64).reshape(-1, 2)
+        self.arguments = self._array.ctypes.data, len(tasks)
+
+
+NO_WORK = Work()
+
+
+def together(first: Work, second: Work, *, alone: bool | None = None) -> None:
+    """Do both, at once where torch is allowed more than one thread; alone: whether this thread does all of it."""
+    if torch.get_num_threads() == 1 if alone is None else alone:
+        _together(*NO_WORK.arguments, *first.arguments)
+        _together(*NO_WORK.arguments, *second.arguments)
+    else:
+        _together(*first.arguments, *second.arguments)
+
+
+def table(numbers: Sequence[int | float]) -> Table:
+    """A table as native.c reads it: fractions lie there as their bits (`put` changes one)."""
+    found = np.empty(len(numbers), np.int64)
+    for place, number in enumerate(numbers):
+        put(found, place, number)
+    return found
+
+
+def put(into: Table, place: int, number: int | float) -> None:
+    """Write a number into a table: a float as its bits."""
+    if isinstance(number, float):
+        into.view(np.float64)[place] = number
+    else:
+        into[place] = number
+
+
+def addresses_and_sizes(tensors: Sequence[Tensor]) -> Table:
+    """(tensors, 2), as `squares` and `scale` want them."""
+    return np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64).reshape(-1, 2)
+
+
+def halves(rows: Table, sizes: Table) -> tuple[Table, Table]:
+    """Rows of a table in two, so that the sizes of what they stand for add up to about the same."""
+    ends = np.cumsum([0, *sizes])
+    cut = int(np.abs(ends - ends[-1] / 2).argmin())
+    return np.ascontiguousarray(rows[:cut]), np.ascontiguousarray(rows[cut:])
+
+
+def _load() -> tuple[dict[torch.dtype, Native], Any, str]:
     found = importlib.util.find_spec("plasticity._native")
     if found is None or found.origin is None:
-        return {}
+        return {}, None, ""
     library = ctypes.CDLL(found.origin)
+    if not hasattr(library, "together"):
+        return {}, None, ""  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
         functions = {}
-        for name, arguments in _SIGNATURES.items():
-            exported = f"{name}_{str(kind).removeprefix('torch.')}"
+        for field in fields(Native):
+            exported = f"{field.name}_{str(kind).removeprefix('torch.')}"
             if not hasattr(library, exported):
-                return {}  # built from an earlier version
-            function = functions[name] = getattr(library, exported)
-            function.argtypes, function.restype = arguments, _NUMBER if name in _TELLING else None
+                return {}, None, ""
+            function = functions[field.name] = getattr(library, exported)
+            function.argtypes = _SIGNATURES.get(field.name, [_ADDRESS])
+            function.restype = _NUMBER if field.name in _TELLING else None
         sets[kind] = Native(**functions)
-    return sets
+    library.together.argtypes, library.together.restype = [*_LIST, *_LIST], None
+    return sets, library.together, _give_products(library)
 
 
-NATIVE = _load()
+def _give_products(library: ctypes.CDLL) -> str:
+    """Tell it where sgemm and dgemm are; whose they are."""
+    own = sorted(Path(torch.__file__).parent.glob("lib/*torch_cpu.*"))
+    blas = ctypes.CDLL(str(own[0])) if own else None
+    if blas is not None and not all(hasattr(blas, name) for name in ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")):
+        blas = None
+    if blas is None:
+        products = [ctypes.c_void_p(_of_scipy(name)) for name in ("sgemm", "dgemm")]
+    else:
+        products = [ctypes.cast(function, _ADDRESS) for function in (blas.sgemm_, blas.dgemm_)]
+        library.take_set_threads(ctypes.cast(blas.MKL_Set_Num_Threads_Local, _ADDRESS))
+    for product, kind in zip(products, ("float32", "float64"), strict=True):
+        getattr(library, f"take_gemm_{kind}")(product)
+    return "scipy" if blas is None else "torch"
+
+
+def _of_scipy(name: str) -> int:
+    """The address of a function of BLAS, as SciPy offers it to compiled code."""
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__[name]
+    ctypes.pythonapi.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    ctypes.pythonapi.PyCapsule_GetName.restype = ctypes.c_char_p
+    ctypes.pythonapi.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    kind = ctypes.pythonapi.PyCapsule_GetName(capsule)
+    address: int = ctypes.pythonapi.PyCapsule_GetPointer(capsule, kind)
+    return address
+
+
+NATIVE, _together, BLAS = _load()
 
 
 def addressable(*tensors: Tensor) -> bool:

@@ -82,23 +82,12 @@ EXPORT double NAME(actor_loss)(const int64_t *values, int64_t critics, const REA
     return loss / (double)rows;
 }
 
-/* dL/dx to dL/dz of a layer, in place, as in `through`; row i is of row chosen[i] of the batch. */
-CLONED EXPORT void NAME(through_chosen)(REAL *slope, const REAL *hidden, const int64_t *chosen, int64_t rows,
-                                        int64_t units, int64_t is_tanh) {
-    for (int64_t i = 0; i < rows; i++) {
-        REAL *restrict s = slope + i * units;
-        const REAL *restrict h = hidden + chosen[i] * units;
-        if (is_tanh)
-            for (int64_t j = 0; j < units; j++) s[j] *= 1 - h[j] * h[j];
-        else
-            for (int64_t j = 0; j < units; j++) s[j] = h[j] <= 0 ? 0 : s[j];
-    }
-}
-
-/* Moves targets towards what they follow. table: for each tensor its address, that of what it follows, its size. */
-CLONED EXPORT void NAME(polyak)(const int64_t *table, int64_t tensors, double tau) {
+/* Moves targets towards what they follow. task: a table, its length, and the share that they take; in the table for
+   each tensor its address, that of what it follows, its size. */
+CLONED EXPORT void NAME(polyak)(const int64_t *task) {
+    const double tau = as_double(task[2]);
     const REAL keep = (REAL)(1 - tau), step = (REAL)tau;
-    for (const int64_t *t = table; t < table + 3 * tensors; t += 3) {
+    for (const int64_t *t = (const int64_t *)task[0]; t < (const int64_t *)task[0] + 3 * task[1]; t += 3) {
         REAL *restrict target = (REAL *)t[0];
         const REAL *restrict source = (const REAL *)t[1];
         for (int64_t i = 0; i < t[2]; i++) target[i] = target[i] * keep + source[i] * step;

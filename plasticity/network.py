@@ -22,6 +22,7 @@ class Network:
     inputs: what the first hidden layer read in that pass.
     input_gradients, output_gradients: for each layer, by name, what the backward pass of that forward pass brought to
         the activation's input and to its output; kept only once `record_gradients` was called.
+    wants_sums: whether a method has asked for `sums`, where a pass can give them cheaply.
     optimizers: the first is the one whose steps train the network; a weight's state may lie in any of them.
     linears: the layers whose weights and biases belong to this network (default: hidden layers and their readers).
     log_std: free parameters that scale a policy's noise; regularisers leave them alone unless asked.
@@ -48,6 +49,8 @@ class Network:
         self.input_gradients: dict[str, Tensor] = {}
         self.output_gradients: dict[str, Tensor] = {}
         self._seen: dict[str, Tensor] = {}
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self.wants_sums = False
         self._check()
         self._recorders = [_Recorder(self.activations, layer.name, layer.activation) for layer in self.layers]
         self._gradient_recorders: list[_GradientRecorder] = []
@@ -83,16 +86,27 @@ class Network:
         return bool(self._gradient_recorders)
 
     def record(
-        self, inputs: Tensor, activations: Mapping[str, Tensor], gradients: Mapping[str, tuple[Tensor, Tensor]]
+        self,
+        inputs: Tensor,
+        activations: Mapping[str, Tensor],
+        gradients: Mapping[str, tuple[Tensor, Tensor]],
+        sums: Mapping[str, Tensor],
     ) -> None:
         """Take what a pass that was worked out without the modules would have had the hooks record.
 
         gradients: by layer, those at the activation's input and at its output.
+        sums: by layer, where `wants_sums`, over the batch those of each unit's activation and of its size, (2, units).
         """
         self._seen["inputs"] = inputs
         self.activations.update(activations)
+        self._sums = {name: (activations[name], own) for name, own in sums.items()}
         for name, (at_input, at_output) in gradients.items():
             self.input_gradients[name], self.output_gradients[name] = at_input, at_output
+
+    def sums(self, name: str) -> Tensor | None:
+        """A layer's sums of the activations that were recorded last, if they are known."""
+        of, sums = self._sums.get(name, (None, None))
+        return sums if of is self.activations.get(name) else None
 
     def has_foreign_hooks(self, module: nn.Module) -> bool:
         """Whether anything but this network is called when the module is, or its gradients are worked out."""

@@ -245,15 +245,20 @@ def reset_state(
 def _zero_elements(
     state: dict[str, Any], parameter: nn.Parameter, rows: Tensor | None, columns: Tensor | None, entries: Tensor | None
 ) -> None:
-    for value in state.values():
-        if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
-            if rows is not None:
-                value[rows] = 0
-            if columns is not None:
-                first = 0 if columns.dim() == 1 else -2  # replicas stand before outputs and inputs
-                value.transpose(first, first + 1)[columns] = 0
-            if entries is not None:
-                value[entries] = 0
+    own = [v for v in state.values() if isinstance(v, Tensor) and v.shape == parameter.shape and v.dim() > 0]
+    for dimension, mask in ((0, rows), (1, columns)):
+        if mask is None:
+            continue
+        if mask.dim() == 1:
+            places = mask.nonzero().squeeze(1)
+            for value in own:
+                value.index_fill_(dimension, places, 0)
+        else:  # replicas stand before outputs and inputs
+            for value in own:
+                value.transpose(-2, -2 + dimension)[mask] = 0
+    if entries is not None:
+        for value in own:
+            value[entries] = 0
 
 
 def _bias_corrections(

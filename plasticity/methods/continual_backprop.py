@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from plasticity.fused_contribution import FusedContribution
@@ -112,31 +110,29 @@ class ContinualBackprop(nn.Module, Intervention):
             )
 
     def after_step(self, network: Network) -> None:
-        layers, picked = network.trained_layers, {}
-        counts = self._count_in_one_pass(layers, network.activations)
-        if counts is not None:
-            self._quiet.clear()
-        for index, layer in enumerate(layers):
-            if counts is None:
+        counts = self._count_in_one_pass(network)
+        if counts is None:
+            counts = {}
+            for layer in network.trained_layers:
                 self._observe(layer, network.activations[layer.name])
                 count = self._spend(layer.name, self.state(layer))
-            else:
-                count = torch.tensor(counts[index]) if counts[index] else None
-            if count is not None:
-                picked[layer.name] = self._pick(self.state(layer), count)
-        if picked:
-            self._replace(network, picked)
+                if count is not None:
+                    counts[layer] = count
+        if counts:
+            self._replace(network, {layer.name: self._pick(self.state(layer), n) for layer, n in counts.items()})
 
-    def _count_in_one_pass(
-        self, layers: Sequence[HiddenLayer], activations: Mapping[str, Tensor]
-    ) -> NDArray[np.int64] | None:
+    def _count_in_one_pass(self, network: Network) -> dict[HiddenLayer, Tensor] | None:
         """All of `_observe` and `_spend` for all layers, where a kernel can do it."""
         config = self.config
         if config.utility != "contribution" or config.rounding != "carry":
             return None
         states: Any = self.layers._modules
         rate = self._numerator, self._denominator
-        return self._in_one_pass(layers, activations, states, config.decay, config.maturity, rate)
+        counts = self._in_one_pass(network, states, config.decay, config.maturity, rate)
+        if counts is None:
+            return None
+        self._quiet.clear()
+        return {layer: torch.tensor(n) for layer, n in counts.items()}
 
     def state(self, layer: HiddenLayer) -> _UnitState:
         """Utility, mean activation and age of a layer's units, and how many were replaced."""

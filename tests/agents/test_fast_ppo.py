@@ -20,7 +20,9 @@ from torch.distributions import Categorical, Normal
 
 from agents import PPO, GradientGuard, add_plasticity
 from agents import fast_losses as losses
+from agents.fast_mlp import MLPPass, PlainMLP
 from plasticity import METHODS
+from plasticity.native import NO_WORK, Work, together
 from tests.agents.models import CBP, Images, ppo, replaced, weights
 from tests.agents.test_recording import SpyConfig
 from tests.plasticity.rows import ROWS
@@ -255,6 +257,10 @@ def drawn(seed, rows, size):
     return random, torch.randn(rows, size, generator=random, dtype=torch.float64)
 
 
+def done(task):
+    together(NO_WORK, Work(task))
+
+
 def surrogate(log_prob, old, advantages, clip):
     ratio = torch.exp(log_prob - old)
     return -torch.min(advantages * ratio, advantages * torch.clamp(ratio, 1 - clip, 1 + clip)).mean(), ratio
@@ -280,9 +286,12 @@ def test_the_losses_gradients_are_autograds(seed, rows, size, clip, entropy):
     old[0] = log_prob[0].item()  # a ratio of exactly 1
     loss, ratio = surrogate(log_prob, old, advantages, clip)
     (loss - entropy * policy.entropy().sum(1).mean()).backward()
-    to_log_std, policy_loss = torch.empty(size, dtype=torch.float64), losses.PolicyLoss(size, torch.float64)
-    given_ = actions, old, advantages, clip, entropy
-    to_head, numbers = policy_loss.gaussian(head.detach(), log_std.detach(), *given_, to_log_std)
+    to_log_std, to_head = torch.empty(size, dtype=torch.float64), torch.empty_like(head)
+    policy_loss = losses.PolicyLoss(head.detach(), to_head, log_std.detach(), to_log_std)
+    policy_loss.settings(clip, entropy)
+    policy_loss.prepare(actions, old, advantages, normalize=False)
+    done(policy_loss.task)
+    numbers = policy_loss.numbers
     torch.testing.assert_close(to_head, head.grad, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(to_log_std, log_std.grad, rtol=1e-9, atol=1e-12)
     kl = ((ratio - 1) - (log_prob - old)).mean().item()
@@ -297,9 +306,12 @@ def test_the_losses_gradients_are_autograds(seed, rows, size, clip, entropy):
     old = log_prob.detach() + 0.3 * torch.randn(rows, generator=random, dtype=torch.float64)
     loss, ratio = surrogate(log_prob, old, advantages, clip)
     (loss - entropy * policy.entropy().mean()).backward()
-    to_head, numbers = policy_loss.categorical(logits.detach(), choice[:, None], old, advantages, clip, entropy)
+    policy_loss = losses.PolicyLoss(logits.detach(), to_head, None, None)
+    policy_loss.settings(clip, entropy)
+    policy_loss.prepare(choice[:, None], old, advantages, normalize=False)
+    done(policy_loss.task)
     torch.testing.assert_close(to_head, logits.grad, rtol=1e-9, atol=1e-12)
-    assert numbers.entropy == pytest.approx(-policy.entropy().mean().item())
+    assert policy_loss.numbers.entropy == pytest.approx(-policy.entropy().mean().item())
 
 
 @settings(max_examples=40, deadline=None)
@@ -312,6 +324,55 @@ def test_the_value_losss_gradient_is_autograds(seed, rows, clip):
     predicted = values[:, 0] if clip == math.inf else old + torch.clamp(moved, -clip, clip)
     loss = nn.functional.mse_loss(returns, predicted)
     (0.7 * loss).backward()
-    into, found = losses.squared_error(values.detach(), old, returns, clip, 0.7)
-    assert found == pytest.approx(loss.item())
+    into = torch.empty_like(values)
+    value_loss = losses.ValueLoss(values.detach(), into)
+    value_loss.settings(clip, 0.7)
+    value_loss.prepare(old, returns)
+    done(value_loss.task)
+    assert value_loss.loss == pytest.approx(loss.item())
     torch.testing.assert_close(into, values.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("rows", [1, 7, 128])
+def test_a_pass_is_the_modules_own_and_its_sums_are_those_of_what_it_put_out(rows, activation, kind):
+    model = ppo("Pendulum-v1", policy_kwargs={"activation_fn": activation, "net_arch": [9, 30]})
+    model.policy.to(kind)
+    network, own = model.policy.networks["pi"], model.policy.mlp_extractor.policy_net
+    network.wants_sums = True
+    inputs = (3 * torch.randn(rows, 3)).to(kind)
+    inputs[0, 0] = 40.0  # far into saturation
+    head = model.policy.action_net(own(inputs))
+    to_head = torch.randn_like(head)
+    (head * to_head).sum().backward()
+    expected = [p.grad for p in [*own.parameters(), *model.policy.action_net.parameters()]]
+    mlp = PlainMLP(network.layers, [model.policy.action_net])
+    one = MLPPass(mlp, rows)
+    one.keep_what_is_recorded(network)
+    torch.testing.assert_close(one(inputs)[0], head.detach())
+    one.to_outputs[0].copy_(to_head)
+    one.native.backward(one.table.ctypes.data)
+    one.tell(network)
+    for found, by_autograd in zip(mlp.gradients, expected, strict=True):
+        torch.testing.assert_close(found, by_autograd)
+    for layer in network.layers:
+        h = network.activations[layer.name]
+        torch.testing.assert_close(network.sums(layer.name), torch.stack([h.sum(0), h.abs().sum(0)]))
+    own(inputs)  # hooks record anew, and what is known of the pass before is no longer told
+    assert all(network.sums(layer.name) is None for layer in network.layers)
+
+
+def test_both_threads_and_one_give_the_same_bits():
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            model = PPO("MlpPolicy", DummyVecEnv([Robot] * 8), seed=0, backend="auto", plasticity=CBP, **PUBLISHED)
+            model.set_logger(Logger(None, []))
+            model.learn(2048)
+        finally:
+            torch.set_num_threads(threads)
+        found.append(weights(model))
+    assert torch.equal(*found)

@@ -19,10 +19,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from agents import SAC, GradientGuard
-from agents.fast_mlp import PlainMLP
+from agents.fast_mlp import MLPPass, PlainMLP
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.replay import Transitions, fit
 from plasticity import METHODS
+from plasticity.native import table
 from tests.agents.models import CBP, ContinuousImages, replaced, sac, weights
 from tests.agents.test_fast_ppo import Robot, apart, both, logged
 from tests.agents.test_recording import SpyConfig
@@ -282,6 +283,10 @@ def test_what_changes_while_it_learns_is_noticed(change):
     model.learn(33, reset_num_timesteps=False)
 
 
+def picked(loss):
+    return [rows[:count] for rows, count in zip(loss.chosen, loss.counts.tolist(), strict=True)]
+
+
 def stock_loss(mean, log_std, noise, q, alpha):
     """SB3's own arithmetic from the heads on; q: from actions to the critics' values."""
     torch.manual_seed(noise)
@@ -325,14 +330,15 @@ def test_the_actors_loss_and_its_gradients_are_autograds(seed, rows, size, criti
     near = {"rtol": 1e-9, "atol": 1e-6 if scale > 1 else 1e-12}
     torch.testing.assert_close(squashed.log_prob, log_prob, **near)
     values = [actions.detach() @ s[:, None] for s in slopes]
-    least = CriticsLoss(values, values)
+    least = CriticsLoss(values, values, [torch.empty_like(value) for value in values])
     assert least.actor(squashed.log_prob, alpha) == pytest.approx(loss.item(), rel=1e-12, abs=near["atol"])
     to_actions = torch.zeros(rows, size, dtype=torch.float64)
-    chosen = [*least.chosen()]
+    chosen = picked(least)
     assert torch.cat(chosen).sort().values.tolist() == [*range(rows)]
     for own, slope in zip(chosen, slopes, strict=True):
         to_actions[own] = -slope / rows
-    to_mean, to_log_std = squashed.slopes(log_std.detach(), to_actions, alpha / rows)
+    to_mean, to_log_std = torch.empty_like(to_actions), torch.empty_like(to_actions)
+    squashed.slopes(log_std.detach(), to_actions, alpha / rows, [to_mean, to_log_std])
     torch.testing.assert_close(to_mean, mean.grad, **near)
     torch.testing.assert_close(to_log_std, log_std.grad, **near)
 
@@ -353,7 +359,7 @@ def test_the_critics_loss_and_its_gradients_are_autograds(seed, rows, critics, e
     goal = rewards + (1 - dones) * discounts * (least - 0.3 * log_prob.reshape(-1, 1))
     loss = 0.5 * sum(nn.functional.mse_loss(value, goal) for value in values)
     loss.backward()
-    by_hand = CriticsLoss(targets, [value.detach() for value in values])
+    by_hand = CriticsLoss(targets, [value.detach() for value in values], [torch.empty_like(value) for value in values])
     assert by_hand.critics(rewards, dones, discounts, log_prob, 0.3) == pytest.approx(loss.item())
     for slope, value in zip(by_hand.slopes, values, strict=True):
         torch.testing.assert_close(slope, value.grad, rtol=1e-9, atol=1e-12)
@@ -362,10 +368,10 @@ def test_the_critics_loss_and_its_gradients_are_autograds(seed, rows, critics, e
 @pytest.mark.parametrize("values", [[1.0, 1.0, 2.0], [3.0, 1.0, 1.0], [2.0, math.nan, 1.0], [math.nan, 0.0, math.nan]])
 def test_of_equal_values_and_of_nan_the_same_one_is_taken_as_torch_does(values):
     columns = [torch.tensor([[value]]) for value in values]
-    loss = CriticsLoss(columns, columns)
+    loss = CriticsLoss(columns, columns, [torch.empty_like(column) for column in columns])
     found = loss.actor(torch.zeros(1), 0.0)
     least, index = torch.min(torch.cat(columns, dim=1), dim=1)
-    assert [len(chosen) for chosen in loss.chosen()] == [int(k == index) for k in range(3)]
+    assert [len(rows) for rows in picked(loss)] == [int(k == index) for k in range(3)]
     assert found == pytest.approx(-least.item(), nan_ok=True)
 
 
@@ -376,11 +382,13 @@ def test_gradients_of_actions_are_autograds_for_the_chosen_rows(activation):
     inputs = torch.randn(6, 4, requires_grad=True)
     chosen = torch.tensor([1, 2, 5])
     q(inputs)[chosen].sum().backward()
-    with torch.no_grad():
-        one = PlainMLP(network.layers, [q[-1]]).at(6)
-        one(inputs)
-        found = one.input_gradient([torch.ones(3, 1)], chosen, -1)
-    torch.testing.assert_close(found, inputs.grad[chosen, -1:])
+    one, count = MLPPass(PlainMLP(network.layers, [q[-1]]), 6), torch.tensor(3)
+    found, room = torch.zeros(6, 1), torch.empty(6, 1)
+    numbers = [one.table.ctypes.data, chosen.data_ptr(), count.data_ptr(), 1.0, 3, found.data_ptr(), room.data_ptr()]
+    one(inputs.detach())
+    one.native.input_gradient(table(numbers).ctypes.data)
+    inputs.grad[[0, 3, 4]] = 0  # the others are left alone
+    torch.testing.assert_close(found, inputs.grad[:, -1:])
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.005, 1.0])

@@ -66,7 +66,7 @@ EXACT = [
     (["plasticity=[]"], "plasticity must name a choice, such as plasticity=none"),
     (["run.threads=100000"], "run.threads must be in [1, 1024], got 100000"),
     (["--cfg", "hydra"], "argument --cfg: invalid choice: 'hydra'"),
-    (["--multirun"], "unrecognized arguments: --multirun"),
+    (["--multirum"], "unrecognized arguments: --multirum"),
     (["--config-dir", "nowhere"], "--config-dir nowhere is not a folder"),
     (["device=mps"], "device mps is not available here; use device=cpu"),
     (["env=gym"], "env.id must be given, such as env.id=Hopper-v5"),

@@ -189,7 +189,7 @@ def test_what_continual_backprop_learns_of_units(widths, activation, decay, kind
     for layer in net.layers:
         for name, value in one.state(layer).state_dict().items():
             torch.testing.assert_close(value, two.state(layer).state_dict()[name], rtol=1e-5, atol=1e-7, msg=name)
-    assert one._in_one_pass._fits
+    assert one._in_one_pass._tasks
 
 
 def test_several_readers_and_their_columns_count_together():
@@ -225,9 +225,9 @@ def test_weights_that_are_put_elsewhere_are_followed_and_other_layouts_are_torch
         with torch.no_grad():
             one.after_step(net), two.after_step(net)
         torch.testing.assert_close(one.state(net.layers[0]).utility, two.state(net.layers[0]).utility)
-    assert not one._in_one_pass._fits
+    assert not one._in_one_pass._tasks
 
 
 def test_other_utilities_are_torchs():
     net, one, _ = pair(mlp(), utility="zero_contribution")
-    assert one._count_in_one_pass(net.layers, net.activations) is None
+    assert one._count_in_one_pass(net) is None
