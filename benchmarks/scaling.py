@@ -15,12 +15,12 @@ from benchmarks.parts import Plan
 from benchmarks.turns import Child, Entry, Turn, children, speeds, spread, take_turns
 
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {
-    "width": ("units of a hidden layer", (64, 128, 256, 512)),
-    "depth": ("hidden layers", (1, 2, 3, 4)),
+    "width": ("units of a hidden layer", (64, 128, 256, 512, 1024)),
+    "depth": ("hidden layers", (1, 2, 4, 8)),
     "n_envs": ("environments", (1, 2, 4, 8, 16, 32)),
     "runs": ("runs side by side, one thread each", (1, 2, 4)),
 }
-SECONDS = 420  # about how long all of it takes
+SECONDS = 480  # about how long all of it takes
 
 
 def points(quick: bool) -> Iterator[tuple[str, int]]:

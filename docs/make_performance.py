@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parent.parent))
 from prose import inline, table
 
+from benchmarks.learning_parity import BACKENDS, TASKS
 from benchmarks.report import cells
 from benchmarks.rows import ROWS
 from benchmarks.scaling import AXES
@@ -23,7 +24,8 @@ def page() -> str:
     """The page as Markdown."""
     found: dict[str, Any] = json.loads((DOCS / "data" / "performance.json").read_text("utf-8"))
     text = (DOCS / "parts" / "performance.md").read_text("utf-8")
-    for name, write in {"table": _table, "missed": _missed, "scaling": _scaling, "conditions": _conditions}.items():
+    parts = {"table": _table, "missed": _missed, "parity": _parity, "scaling": _scaling, "conditions": _conditions}
+    for name, write in parts.items():
         text = text.replace(f"<!-- {name} -->", write(found))
     return text
 
@@ -65,6 +67,19 @@ def _scaling(found: dict[str, Any]) -> str:
     if not rows:
         return "Not measured."
     return table(["what is varied", "", "ours, steps a second", "SB3 PPO", "ratio of the medians"], rows)
+
+
+def _parity(found: dict[str, Any]) -> str:
+    """Returns of stock and faster runs; from a file of its own."""
+    compared = json.loads((DOCS / "data" / "learning_parity.json").read_text("utf-8"))["comparison"]
+    rows = []
+    for task, (title, steps, seeds) in TASKS.items():
+        for part, numbers in compared[task].items():
+            stock, fast = (f"{mean:,.0f} ± {deviation:,.0f}" for mean, deviation in (numbers[who] for who in BACKENDS))
+            low, high = numbers["interval"]
+            name, difference = f"{title}, {steps:,} steps, {seeds} seeds", f"{numbers['difference']:+,.0f}"
+            rows.append([name, part, stock, fast, difference, f"{low:+,.0f} to {high:+,.0f}"])
+    return table(["", "mean return of the", "stock (± deviation)", "by hand", "difference", "interval"], rows)
 
 
 def _conditions(found: dict[str, Any]) -> str:
