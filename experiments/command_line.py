@@ -49,6 +49,7 @@ EXAMPLES = (
         "forty runs, as many at once as there are cores; the same command again does what is missing",
     ),
     ("python train.py -m sweep=sac_pendulum seed=0", "a sweep from its file, one seed of it"),
+    ("python train.py logging.trackers=[wandb,mlflow]", "tell Weights & Biases and MLflow too; or trackio"),
     ("python train.py --cfg job agent=sac", "show the resolved configuration, run nothing"),
 )
 FLAGS = (

@@ -80,7 +80,7 @@ def test_the_folder_holds_all_of_a_run(name: str, request: pytest.FixtureRequest
     cwd, outcome = request.getfixturevalue(name)
     assert (outcome.code, outcome.err) == (0, "")
     folder = only_folder(cwd)
-    expected = set(files.FILES) - {files.ERROR_LOG, files.ALARMS, files.FORGETTING, files.ADAPTATION}
+    expected = set(files.FILES) - {files.ERROR_LOG, files.ALARMS, files.FORGETTING, files.ADAPTATION, files.TRACKED}
     found = {p.name for p in folder.iterdir() if not p.name.startswith("events.out.tfevents.")}
     assert found == expected - {files.NORMALIZATION} | {files.CHECKPOINTS}
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
