@@ -13,8 +13,7 @@ torch's own library: what the forward pass puts out equals the modules' but for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from plasticity import Network
 from plasticity.layers import HiddenLayer
-from plasticity.native import BLAS, NATIVE, NO_WORK, Table, Work, addressable, put, table, together
+from plasticity.native import BLAS, NATIVE, NO_WORK, Table, Work, addressable, one_thread, put, table, together
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
 ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
@@ -152,23 +151,6 @@ class Exact:
             for place, out in enumerate(self._outputs, start=depth):
                 torch.addmm(biases[place], x, self._turned[place], out=out)
         return self._outputs
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread for what is inside: few numbers, for which more would cost more than they save.
-
-    OpenMP's threads, once used, look for more work for some milliseconds, and take cores from those that have some.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def why_not_plain(network: Network, chain: Sequence[nn.Module], heads: Sequence[nn.Module]) -> str | None:

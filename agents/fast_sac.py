@@ -20,12 +20,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
-from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, is_free, one_thread, why_not_plain
+from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
 from plasticity import Network
-from plasticity.native import NO_WORK, Table, Work, addressable, table, together
+from plasticity.native import NO_WORK, Table, Work, addressable, one_thread, table, together
 
 
 def why_not_fast(model: Any) -> str | None:

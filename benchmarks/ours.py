@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import experiments  # isort: skip  # as train.py does, before torch  # noqa: F401
-
 import tempfile
 import time
 from collections.abc import Iterator, Sequence

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -109,6 +110,23 @@ def put(into: Table, place: int, number: int | float) -> None:
 def addresses_and_sizes(tensors: Sequence[Tensor]) -> Table:
     """(tensors, 2), as `squares` and `scale` want them."""
     return np.array([(tensor.data_ptr(), tensor.numel()) for tensor in tensors], np.int64).reshape(-1, 2)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread for what is inside: so little that more would cost more than they save.
+
+    OpenMP's threads, once used, look for more work for some milliseconds, and take cores from those that have some.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def halves(rows: Table, sizes: Table) -> tuple[Table, Table]:
