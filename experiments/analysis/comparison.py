@@ -11,6 +11,7 @@ from experiments.analysis import naming
 from experiments.analysis.grid import Grid, grid_for, on_grid
 from experiments.analysis.measures import MEASURES, Measure, binned, measure
 from experiments.analysis.reading import METRICS, Stretch, read
+from experiments.analysis.remarks import remarks
 from experiments.analysis.runs import STATES, RunFolder
 from experiments.analysis.statistics import (
     Floats,
@@ -26,6 +27,7 @@ from experiments.errors import BadInput
 
 AGGREGATES: dict[str, Statistic] = {"iqm": interquartile_mean, "mean": mean}
 ENOUGH = 0.99  # of the common steps: a run that got so far is compared
+BEGUN = 0.1  # of the longest run: a method none of whose runs got so far does not shorten what is compared
 FEW = 5  # with fewer runs, intervals say little and nothing is concluded from them
 
 
@@ -159,8 +161,9 @@ def compare(runs: Sequence[RunFolder], options: Options | None = None) -> Iterat
 
 
 def common(methods: Mapping[str, Sequence[RunFolder]]) -> int:
-    """Steps that are compared: to which some run of every method got; of a method that has hardly begun, no run did."""
-    return min(max(run.steps for run in runs) for runs in methods.values())
+    """Steps that are compared: to which some run of every method got. Methods that have hardly begun do not count."""
+    reached = [max(run.steps for run in runs) for runs in methods.values()]
+    return min(steps for steps in reached if steps >= BEGUN * max(reached))
 
 
 def _methods(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
@@ -183,8 +186,8 @@ def _compare(name: str, world: naming.Flat, methods: Mapping[str, list[RunFolder
     against = next((one for one in found if one.name == baseline), None)
     if against is not None:
         found = [one if one is against else _against(one, against) for one in found]
-    remarks = tuple(_remarks(found, steps, methods))
-    return Comparison(name, world, tuple(found), baseline, grid, steps, options, remarks, left_out)
+    said = tuple(remarks(found, steps, methods, ENOUGH))
+    return Comparison(name, world, tuple(found), baseline, grid, steps, options, said, left_out)
 
 
 def _reduced(runs: Sequence[RunFolder], grid: Grid, steps: int, left_out: dict[str, str]) -> Iterator[Reduced]:
@@ -282,35 +285,3 @@ def _against(method: Method, baseline: Method) -> Method:
         ends = probability_of_improvement_interval(first, second)
         differences[key] = Difference(value, low, high, len(pairs), probability, *ends)
     return Method(method.name, method.settings, method.runs, method.estimates, differences)
-
-
-def _remarks(methods: Sequence[Method], steps: int, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[str]:
-    lengths = sorted({run.steps for group in runs.values() for run in group if run.state == "finished"})
-    everyone = [run for group in runs.values() for run in group]
-    if lengths and lengths[-1] > steps / ENOUGH:
-        longer = [run.name for run in everyone if run.steps > steps / ENOUGH]
-        yield (
-            f"The table compares the first {steps:,} steps, the common part: {len(longer)} of {len(everyone)} runs "
-            f"went on for longer, up to step {lengths[-1]:,}."
-        )
-    for method in methods:
-        compared = method.compared
-        failed = [one.run.name for one in method.runs if one.run.state == "failed" and not one.compared]
-        if failed:
-            yield (
-                f"{len(failed)} of {len(method.runs)} runs of {method.name} failed and are not in its numbers, which "
-                f"are those of runs that went well: {', '.join(failed)}."
-            )
-        if not compared:
-            yield f"No run of {method.name} got to step {steps:,}: it has no row in the table."
-        worlds = [one.run.world for one in compared]
-        if len(set(worlds)) < len(worlds):
-            twice = sorted({one.run.seed for one in compared if worlds.count(one.run.world) > 1})
-            yield (
-                f"{method.name} has several runs of seed {', '.join(map(str, twice))}; all count, and differences by "
-                "seed take the first."
-            )
-    every = {run.world for run in everyone}
-    for name, group in runs.items():
-        if lacking := sorted({seed for seed, _ in every - {run.world for run in group}}):
-            yield f"{name} has no run of seed {', '.join(map(str, lacking))}, which other methods have."

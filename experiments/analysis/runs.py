@@ -30,7 +30,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run. name: its path below the folder that was asked for; steps: environment steps that it got to.
+    """A run. name: its path below the folders that were asked for; steps: environment steps that it got to.
 
     state: one of `STATES`; fault: the last line of a failed run's log; longest: steps of its longest recent episode.
     """
@@ -84,12 +84,13 @@ def find(folders: Sequence[Path]) -> tuple[list[RunFolder], list[Unreadable]]:
     """All runs in or below the folders, in the order of their names; raises `BadInput` where there is none."""
     runs: dict[Path, RunFolder] = {}
     unreadable: dict[Path, Unreadable] = {}
+    if faults := [f"RUNS must be folders, got {one}: {_instead(one)}" for one in folders if not one.is_dir()]:
+        raise BadInput(faults)
+    above = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     for folder in folders:
-        if not folder.is_dir():
-            raise BadInput(f"RUNS must be folders, got {folder}: " + _instead(folder))
         for path in _below(folder):
-            name = str(path.relative_to(folder)) if path != folder else path.resolve().name
             real = path.resolve()  # the same run, asked for twice, is one
+            name = str(real.relative_to(above)) if real.is_relative_to(above) and real != above else real.name
             if real not in runs and real not in unreadable:
                 try:
                     runs[real] = _read(path, name)

@@ -12,6 +12,7 @@ from bokeh.models import (
     BasicTicker,
     BoxZoomTool,
     ColumnDataSource,
+    CustomJSTickFormatter,
     HoverTool,
     NumeralTickFormatter,
     PanTool,
@@ -33,6 +34,7 @@ from experiments.report.colours import MOST_CURVES, styles
 MARKS = 200  # changes up to which each is marked
 SHADES = 60
 NAMES = {"pi": "policy", "vf": "value", "actor": "actor", "qf0": "critic 1", "qf1": "critic 2", "features": "features"}
+STEPS = "return tick >= 1e6 ? +(tick / 1e6).toFixed(3) + 'M' : tick >= 1e3 ? +(tick / 1e3).toFixed(3) + 'k' : tick"
 STRETCH: SizingModeType = "stretch_width"
 
 
@@ -55,7 +57,7 @@ def draw(comparison: Comparison, changes: Changes, place: int) -> list[Drawn]:
     def over_steps(name: str, title: str, wide: bool, curve: Callable[[Method], Curve], percent: bool = False) -> None:
         plot = _figure(axis, 360 if wide else 230, percent)
         plot.xaxis.axis_label = "environment steps"
-        plot.xaxis.formatter = NumeralTickFormatter(format="0.[00]a")
+        plot.xaxis.formatter = CustomJSTickFormatter(code=STEPS)
         plot.xaxis.ticker = BasicTicker(desired_num_ticks=8 if wide else 4)
         _mark(plot, changes)
         if _curves(plot, comparison, curve, place, "0.0%" if percent else "0,0.[00]", changes if wide else None):

@@ -146,7 +146,18 @@ def test_runs_are_found_once_wherever_they_are(tmp_path):
     write_run(tmp_path / ".trash" / "old", config())
     runs, _ = find([tmp_path, tmp_path / "a", tmp_path / "a" / "b" / "run"])
     assert [run.name for run in runs] == ["a/b/run"]
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b" / "run")
+    assert [run.name for run in find([tmp_path, tmp_path / "link"])[0]] == ["a/b/run"]
     assert find([tmp_path / "a" / "b" / "run"])[0][0].name == "run"
+
+
+def test_runs_of_one_name_in_two_folders_are_two(tmp_path):
+    for place in ("first", "second"):
+        write_run(tmp_path / place / "run", config(), reached=500, status="stopped")
+    runs, _ = find([tmp_path / "first", tmp_path / "second"])
+    assert [run.name for run in runs] == ["first/run", "second/run"]
+    (comparison,) = compare(runs, Options(steps=1000))
+    assert len(comparison.runs) == 2
 
 
 def test_folders_that_cannot_be_read_are_named(tmp_path):
@@ -268,7 +279,8 @@ def test_runs_of_unequal_length_are_compared_over_their_common_part(tmp_path):
     assert method(comparison, "cbp").estimates["mean_return"].value == pytest.approx(50)
     assert method(comparison, "cbp").estimates["last_tenth"].value == pytest.approx(50)
     assert comparison.remarks[0] == (
-        "The table compares the first 1,000 steps, the common part: 2 of 4 runs went on for longer, up to step 2,000."
+        "The table compares the first 1,000 steps, as no run of none got further; 2 of 4 runs went on for longer, "
+        "up to step 2,000."
     )
     assert comparison.grid.edges[-1] == 2000  # the curves show all there is
     assert only(tmp_path, steps=500).steps == 500
@@ -280,6 +292,16 @@ def test_a_method_with_nothing_but_beginnings_sets_the_common_part(tmp_path):
     comparison = only(tmp_path)
     assert comparison.steps == 400
     assert not comparison.left_out
+
+
+def test_a_method_that_has_hardly_begun_does_not_shorten_the_comparison(tmp_path):
+    write_sweep(tmp_path, {"none": 0}, seeds=2)
+    write_run(tmp_path / "cbp", config("cbp", 0), reached=90, status=None)
+    write_run(tmp_path / "l2", config("l2", 0), reached=0, status=None)
+    comparison = only(tmp_path)
+    assert comparison.steps == 1000
+    assert set(comparison.left_out) == {"cbp", "l2"}
+    assert "No run of cbp got to step 1,000: it has no row in the table." in comparison.remarks
 
 
 def test_one_run_alone(tmp_path):
