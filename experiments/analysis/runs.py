@@ -124,7 +124,11 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, name: str) -> RunFolder:
-    config = yaml.load(_text(path / files.CONFIG), LOADER)
+    loader = LOADER(_text(path / files.CONFIG))
+    try:
+        config = loader.get_single_data()
+    finally:
+        loader.dispose()
     if not isinstance(config, dict):
         raise ValueError(f"{files.CONFIG} holds no settings")
     missing = [key for key in ("agent", "env", "seed", "total_steps") if config.get(key) is None]
