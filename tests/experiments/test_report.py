@@ -225,9 +225,10 @@ def test_the_picture(sweep, tmp_path):
     pixels = matplotlib.image.imread(tmp_path / "curves.png")
     assert pixels.shape[0] > 500
     assert pixels.std() > 0.05
-    again = (tmp_path / "curves.png").read_bytes()
     main([str(sweep), "--picture", str(tmp_path / "curves.png"), "--aggregate", "mean"])
-    assert (tmp_path / "curves.png").read_bytes() == again
+    again = matplotlib.image.imread(tmp_path / "curves.png")
+    # the same to one level of 255: sums of numbers that lie elsewhere in memory may differ in their last bit
+    np.testing.assert_allclose(again, pixels, rtol=0, atol=1.5 / 255)
 
 
 @pytest.mark.parametrize(
