@@ -113,9 +113,8 @@ class MLPPass:
         """After a backward pass: make its gradients the parameters', and tell what hooks would have recorded."""
         self.mlp.give_gradients()
         layers = self.mlp.layers
-        hidden = {
-            layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)
-        }  # other tensors each time
+        # other tensors each time: by that a method knows that there was a pass
+        hidden = {layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)}
         gradients = {
             layer.name: (at_input.detach(), at_output.detach())
             for layer, at_input, at_output in zip(layers, self._slopes, self._before, strict=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments import folder as files
+from experiments.analysis.runs import tail
 from experiments.checkpoint.store import FOLDER as CHECKPOINTS
 from experiments.lock import holder
 from experiments.sweep.cells import Cell
@@ -24,7 +24,6 @@ TODO, SAVED, RUNNING, ELSEWHERE, DONE, FAILED, STOPPED = (
     "stopped",
 )
 STATES = (RUNNING, ELSEWHERE, TODO, SAVED, STOPPED, FAILED, DONE)
-TAIL = 4096  # bytes at the end of a table
 EPISODES = 20  # the return shown is the mean of so many, the last
 
 
@@ -113,15 +112,7 @@ def newest_checkpoint(folder: Path) -> int:
 
 def _tail(path: Path) -> list[list[str]]:
     """The last whole rows of `episodes.csv`."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(max(0, size - TAIL))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = text[: text.rfind("\n") + 1].splitlines()[1:]  # the header, or the rest of a row
-    return [row for row in csv.reader(lines) if len(row) == 5]
+    return [row for row in csv.reader(tail(path)[1:]) if len(row) == 5]  # the first is the header, or the rest of a row
 
 
 def _last_line(path: Path) -> list[str]:
