@@ -30,9 +30,6 @@ class Contestant(Protocol):
         ...
 
 
-AS_TRAIN_PY = ("ours.train", "ours.whole_run")  # which have OpenMP's threads sleep, as train.py sees to
-
-
 @dataclass(frozen=True)
 class Entry:
     """A contestant yet to be built.
@@ -53,8 +50,6 @@ class Child:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  warnings, and the traceback of a failure
         command = [entry.python, "-m", "benchmarks.contestant", entry.name, json.dumps(entry.options)]
         pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
-        if entry.name in AS_TRAIN_PY:
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, cwd=ROOT, env=environment
         )

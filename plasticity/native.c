@@ -77,6 +77,15 @@ INLINE float inline_tanh(float x) {
     return copysignf(size < 0.625f ? near : 1 - 2 / (e * scale + 1), x);
 }
 
+/* Whether the processor is Intel's. */
+EXPORT int is_intel(void) {
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+    return !!__builtin_cpu_is("intel");
+#else
+    return 0;
+#endif
+}
+
 #include "native_threads.h"
 
 #define REAL float

@@ -6,7 +6,7 @@ tensors alive, and has seen that they are dense, on the CPU and of one type (`ad
 A task is one of the loops and the table of addresses and numbers that it reads; `Work` is a list of tasks, and
 `together` does two of them at once. Which thread does what changes no result. Where numbers lie could, since compilers
 treat the first and last ones of a loop by themselves: room for them is torch's, which always begins alike. Products of
-matrices are BLAS's: the one in torch's own library where it can be called, else the one that SciPy brings.
+matrices are those of a library that is there anyway (plasticity/blas.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from plasticity.blas import Products, products
 
 MISSING = (
     "Pliant's compiled part is missing or out of date: install a C compiler (such as gcc) and install Pliant again "
@@ -136,59 +137,39 @@ def halves(rows: Table, sizes: Table) -> tuple[Table, Table]:
     return np.ascontiguousarray(rows[:cut]), np.ascontiguousarray(rows[cut:])
 
 
-def _load() -> tuple[dict[torch.dtype, Native], Any, str]:
+def _load() -> tuple[dict[torch.dtype, Native], Any]:
     found = importlib.util.find_spec("plasticity._native")
     if found is None or found.origin is None:
-        return {}, None, ""
+        return {}, None
     library = ctypes.CDLL(found.origin)
-    if not hasattr(library, "together"):
-        return {}, None, ""  # built from an earlier version
+    if not hasattr(library, "is_intel"):
+        return {}, None  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
         functions = {}
         for field in fields(Native):
             exported = f"{field.name}_{str(kind).removeprefix('torch.')}"
             if not hasattr(library, exported):
-                return {}, None, ""
+                return {}, None
             function = functions[field.name] = getattr(library, exported)
             function.argtypes = _SIGNATURES.get(field.name, [_ADDRESS])
             function.restype = _NUMBER if field.name in _TELLING else None
         sets[kind] = Native(**functions)
     library.together.argtypes, library.together.restype = [*_LIST, *_LIST], None
-    return sets, library.together, _give_products(library)
+    return sets, library
 
 
-def _give_products(library: ctypes.CDLL) -> str:
-    """Tell it where sgemm and dgemm are; whose they are."""
-    own = sorted(Path(torch.__file__).parent.glob("lib/*torch_cpu.*"))
-    blas = ctypes.CDLL(str(own[0])) if own else None
-    if blas is not None and not all(hasattr(blas, name) for name in ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")):
-        blas = None
-    if blas is None:
-        products = [ctypes.c_void_p(_of_scipy(name)) for name in ("sgemm", "dgemm")]
-    else:
-        products = [ctypes.cast(function, _ADDRESS) for function in (blas.sgemm_, blas.dgemm_)]
-        library.take_set_threads(ctypes.cast(blas.MKL_Set_Num_Threads_Local, _ADDRESS))
-    for product, kind in zip(products, ("float32", "float64"), strict=True):
-        getattr(library, f"take_gemm_{kind}")(product)
-    return "scipy" if blas is None else "torch"
+def use(found: Products) -> str:
+    """Have products of matrices done by these from now on; whose they are."""
+    _library.take_gemm_float32(ctypes.cast(found.sgemm, _ADDRESS))
+    _library.take_gemm_float64(ctypes.cast(found.dgemm, _ADDRESS))
+    _library.take_set_threads(ctypes.cast(found.set_threads, _ADDRESS) if found.set_threads else None)
+    return found.owner
 
 
-def _of_scipy(name: str) -> int:
-    """The address of a function of BLAS, as SciPy offers it to compiled code."""
-    from scipy.linalg import cython_blas
-
-    capsule = cython_blas.__pyx_capi__[name]
-    ctypes.pythonapi.PyCapsule_GetName.argtypes = [ctypes.py_object]
-    ctypes.pythonapi.PyCapsule_GetName.restype = ctypes.c_char_p
-    ctypes.pythonapi.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    kind = ctypes.pythonapi.PyCapsule_GetName(capsule)
-    address: int = ctypes.pythonapi.PyCapsule_GetPointer(capsule, kind)
-    return address
-
-
-NATIVE, _together, BLAS = _load()
+NATIVE, _library = _load()
+_together: Any = None if _library is None else _library.together
+BLAS = "" if _library is None else use(products(bool(_library.is_intel())))
 
 
 def addressable(*tensors: Tensor) -> bool:

@@ -3,18 +3,21 @@
    A pass is a table: rows, address of the inputs and how far apart their rows are, hidden layers, heads; then for each
    layer, heads last, the columns below. A layer's `BEFORE` and `SUMS` may be 0. */
 
-typedef void (*NAME(gemm_t))(const char *, const char *, const int *, const int *, const int *, const REAL *,
-                             const REAL *, const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
-static NAME(gemm_t) NAME(gemm); /* BLAS's, whose matrices lie column by column */
+/* BLAS's, whose matrices lie column by column. Some read their sizes as 32 bits, some as 64: where the lower ones come
+   first, as on all processors that torch runs on, both find the same number. */
+typedef void (*NAME(gemm_t))(const char *, const char *, const int64_t *, const int64_t *, const int64_t *,
+                             const REAL *, const REAL *, const int64_t *, const REAL *, const int64_t *, const REAL *,
+                             REAL *, const int64_t *);
+static NAME(gemm_t) NAME(gemm);
 
 EXPORT void NAME(take_gemm)(const void *address) { NAME(gemm) = (NAME(gemm_t))address; }
 
 /* into (rows, columns) = a b + keep * into; a (rows, inner) and b (inner, columns), or turned in memory. */
 INLINE void NAME(product)(const REAL *a, int64_t a_apart, int a_turned, const REAL *b, int64_t b_apart, int b_turned,
                           REAL keep, REAL *into, int64_t rows, int64_t columns, int64_t inner) {
-    const int m = (int)columns, n = (int)rows, k = (int)inner, lda = (int)b_apart, ldb = (int)a_apart;
     const REAL one = 1;
-    NAME(gemm)(b_turned ? "T" : "N", a_turned ? "T" : "N", &m, &n, &k, &one, b, &lda, a, &ldb, &keep, into, &m);
+    NAME(gemm)(b_turned ? "T" : "N", a_turned ? "T" : "N", &columns, &rows, &inner, &one, b, &b_apart, a, &a_apart,
+               &keep, into, &columns);
 }
 
 CLONED static void NAME(start_with)(const REAL *restrict bias, int64_t rows, int64_t units, REAL *restrict into) {

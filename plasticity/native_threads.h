@@ -5,7 +5,7 @@
 
 typedef void (*task_t)(const int64_t *);
 typedef int (*set_threads_t)(int);
-static set_threads_t set_threads; /* MKL's mkl_set_num_threads_local, if that is what multiplies matrices */
+static set_threads_t set_threads; /* of the library that multiplies matrices; returns how many it were */
 
 EXPORT void take_set_threads(const void *address) { set_threads = (set_threads_t)address; }
 
