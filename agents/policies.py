@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
@@ -53,6 +53,7 @@ class PlasticPolicy(_Base):
     networks: dict[str, Network]
     step_metrics: dict[str, StepMetrics]
     plasticity: nn.ModuleDict
+    adam_settings: ClassVar[dict[str, Any] | None] = None  # SB3's for this policy; None: its Adam is made, and asked
     fast: Any = None  # in a rollout: the same function of the networks by hand, see agents/backend.py
 
     def __init__(
@@ -71,11 +72,14 @@ class PlasticPolicy(_Base):
             raise SettingsError([unknown("init", init, allowed)])
         if target_critic not in ("leave", "sync"):
             raise SettingsError([unknown("target_critic", target_critic, ["leave", "sync"])])
-        if optimizer_class is UnitAdam:  # take the settings that this policy gives to Adam by default
+        adam = None
+        if optimizer_class is UnitAdam and self.adam_settings is None:
             super().__init__(*args, **kwargs)
+            adam = optimizer_kwargs or {}
         else:
+            if optimizer_class is UnitAdam:
+                optimizer_kwargs = {**(self.adam_settings or {}), **(optimizer_kwargs or {})}
             super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)
-        adam = (optimizer_kwargs or {}) if optimizer_class is UnitAdam else None
         self.make_plastic(plasticity, plasticity_seed, adam, init, target_critic)
 
     def make_plastic(
@@ -173,6 +177,8 @@ class PlasticPolicy(_Base):
 
 class PlasticActorCriticPolicy(PlasticPolicy, ActorCriticPolicy):
     """SB3's actor-critic MLP policy (PPO, A2C, TRPO) with plasticity; networks `pi` and `vf`."""
+
+    adam_settings = {"eps": 1e-5}  # noqa: RUF012
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values and log-probabilities, as SB3 has them."""

@@ -15,7 +15,7 @@ from torch import nn
 from plasticity.native import NATIVE, Table, Work, addressable, halves, table, together
 
 FEW = 8_000  # weights for which a second thread is not worth asking
-LONGEST = 200_000  # of the tables of bias corrections; counts beyond it are worked out one by one
+LONGEST = 200_000  # of the tables of bias corrections; those of counts beyond it are worked out one by one
 
 
 class FusedAdam:
@@ -76,7 +76,7 @@ class _Tables:
         self._numbers[:] = numbers
         if numbers[1:3] != self._betas:
             self._betas = (numbers[1], numbers[2])
-            self._corrections = [corrections(beta) for beta in self._betas]
+            self._corrections = [corrections(numbers[1]), corrections(numbers[2], root=True)]
             for share in self._shares:
                 share.task[3:7] = [number for own in self._corrections for number in own.argument]
         together(*(share.work for share in self._shares), alone=True if self._alone else None)
@@ -133,12 +133,14 @@ def _tensors(parameter: nn.Parameter, state: Mapping[str, Any]) -> tuple[Any, ..
 
 
 class _Corrections:
-    """1 - beta^count for each count until it is 1; the last entry stands for all counts beyond, if it is."""
+    """1 / (1 - beta^count), or its root, for each count until it is 1; then the last stands for all counts beyond."""
 
-    def __init__(self, beta: float):
+    def __init__(self, beta: float, root: bool = False):
         needed = 1 if beta == 0 else math.ceil(math.log(2**-54) / math.log(beta))
         counts = np.arange(min(needed, LONGEST) + 1, dtype=np.float64)
-        self.table = 1 - beta**counts if beta == 0 else -np.expm1(counts * math.log(beta))
+        counts[0] = 1  # there is no step 0
+        found = 1 - beta**counts if beta == 0 else -np.expm1(counts * math.log(beta))
+        self.table = 1 / (np.sqrt(found) if root else found)
         self.argument = (self.table.ctypes.data, len(self.table))
 
 

@@ -32,12 +32,6 @@ enum { LOSS, CLIPPED, KL, ENTROPY };
 enum { ROWS, INPUTS, APART, DEPTH, HEADS, LAYERS };
 enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
 
-/* 1 - beta^count: from the table, beyond whose end it is 1 if the last entry is. */
-INLINE double correction(double beta, int64_t count, const double *table, int64_t size) {
-    if (count < size) return table[count];
-    return table[size - 1] == 1 ? 1 : 1 - pow(beta, (double)count);
-}
-
 /* PPO's clipped loss of one row: adds to `numbers`, returns dL/d log pi times the batch's size. */
 INLINE double surrogate(double log_prob, double old, double advantage, double clip, double *numbers) {
     const double log_ratio = log_prob - old, ratio = exp(log_ratio), low = 1 - clip, high = 1 + clip;

@@ -20,13 +20,20 @@ INLINE void NAME(sum_columns)(const REAL *values, int64_t rows, int64_t width, R
 
 /* -- Adam ---------------------------------------------------------------------------------------------------------- */
 
-/* For each count the length of a step, lr / (1 - beta1^count), and the scale of its denominator. */
+/* For each count the length of a step, lr / (1 - beta1^count), and the scale of its denominator, 1 / sqrt(1 - beta2^count).
+   first, second: tables of those factors, the former without lr, by count. n: lr, beta1, beta2. */
 INLINE void NAME(correct)(const int64_t *counts, int64_t size, const double *n, const double *first, int64_t firsts,
                           const double *second, int64_t seconds, REAL *length, REAL *scale) {
     for (int64_t k = 0; k < size; k++) {
-        length[k] = (REAL)(n[0] / correction(n[1], counts[k], first, firsts));
-        scale[k] = (REAL)(1.0 / sqrt(correction(n[2], counts[k], second, seconds)));
+        length[k] = (REAL)(n[0] * first[counts[k] < firsts ? counts[k] : firsts - 1]);
+        scale[k] = (REAL)second[counts[k] < seconds ? counts[k] : seconds - 1];
     }
+    if (first[firsts - 1] != 1) /* the table ends too early */
+        for (int64_t k = 0; k < size; k++)
+            if (counts[k] >= firsts) length[k] = (REAL)(n[0] / (1 - pow(n[1], (double)counts[k])));
+    if (second[seconds - 1] != 1)
+        for (int64_t k = 0; k < size; k++)
+            if (counts[k] >= seconds) scale[k] = (REAL)(1 / sqrt(1 - pow(n[2], (double)counts[k])));
 }
 
 /* A row of a parameter that is counted by unit. */
@@ -47,7 +54,7 @@ INLINE void NAME(adam_row)(REAL *restrict p, const REAL *restrict g, REAL *restr
 
 /* task: for each parameter its address, and those of gradient, mean and square; rows, columns; the addresses of its
    count, and of the counts of its rows and of its columns, or 0; and how many parameters. Then n: lr, beta1, beta2,
-   eps, decay; for both betas the corrections and how many; and scratch. */
+   eps, decay; for both betas the factors (see `correct`) and how many; and scratch. */
 CLONED EXPORT void NAME(adam)(const int64_t *task) {
     const int64_t *table = (const int64_t *)task[0], parameters = task[1], firsts = task[4], seconds = task[6];
     const double *n = (const double *)task[2], *first = (const double *)task[3], *second = (const double *)task[5];
@@ -94,11 +101,14 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
 /* Of each unit the sum of h and of |h| over the rows, one after the other; compiled once, so that it is the same to the
-   last bit whoever asks. */
-ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
+   last bit whoever asks. positive: whether both are the same. */
+ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, int positive, REAL *sums) {
     for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
-    NAME(sum_columns)(h, rows, units, sums, units, 0);
     NAME(sum_columns)(h, rows, units, sums + units, units, 1);
+    if (positive)
+        for (int64_t i = 0; i < units; i++) sums[i] = sums[units + i];
+    else
+        NAME(sum_columns)(h, rows, units, sums, units, 0);
 }
 
 /* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
@@ -110,7 +120,7 @@ CLONED EXPORT void NAME(contribution)(const int64_t *t) {
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
     const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     const REAL fresh = (REAL)(1 - as_double(t[11]));
-    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
+    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, 0, (REAL *)t[9]);
     for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
     for (const int64_t *r = readers; r < readers + 4 * t[8]; r += 4) {
         weights += r[1];

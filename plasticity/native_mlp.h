@@ -43,7 +43,7 @@ CLONED EXPORT void NAME(forward)(const int64_t *t) {
         NAME(product)(x, apart, 0, (const REAL *)l[WEIGHT], l[IN], 1, 1, out, rows, l[OUT], l[IN]);
         if (layer >= t[DEPTH]) continue; /* heads all read the last hidden layer */
         (l[IS_TANH] ? NAME(squash) : NAME(rectify))(out, rows * l[OUT]);
-        if (l[SUMS]) NAME(sum_units)(out, rows, l[OUT], (REAL *)l[SUMS]);
+        if (l[SUMS]) NAME(sum_units)(out, rows, l[OUT], !l[IS_TANH], (REAL *)l[SUMS]);
         x = out;
         apart = l[OUT];
     }

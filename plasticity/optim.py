@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,6 +17,21 @@ from torch.optim.adam import adam
 
 from plasticity.fused_adam import FusedAdam
 
+
+def _without_compiler(method: Any) -> Any:
+    """One of torch's own methods, without torch's compiler: that it be told to keep out, it would be
+    imported first, which takes 70 MiB and a second.
+    """
+
+    @functools.wraps(method)
+    def call(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        is_imported = "torch._dynamo" in sys.modules
+        return (method if is_imported else getattr(method, "__wrapped__", method))(self, *args, **kwargs)
+
+    return call
+
+
+_load_state_dict = _without_compiler(Optimizer.load_state_dict)
 _COUNTS = ("row_step", "column_step", "entry_step")  # along dimension 0, along dimension 1, for each weight
 
 
@@ -55,6 +71,10 @@ class UnitAdam(Optimizer):
         super().__init__(params, defaults)
         self.fused = fused
         self._in_one_pass = FusedAdam()
+
+    add_param_group = _without_compiler(Optimizer.add_param_group)
+    state_dict = _without_compiler(Optimizer.state_dict)
+    zero_grad = _without_compiler(Optimizer.zero_grad)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "fused": self.fused}
@@ -172,7 +192,7 @@ class UnitAdam(Optimizer):
         if any("exp_avg" not in state for state in state_dict["state"].values()):
             raise ValueError("UnitAdam can load the state of Adam, AdamW or UnitAdam only; this one has no exp_avg")
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
-        super().load_state_dict(copy.deepcopy(state_dict))  # torch would share the moments with the source
+        _load_state_dict(self, copy.deepcopy(state_dict))  # torch would share the moments with the source
         if foreign:
             for group, settings in zip(self.param_groups, own, strict=True):
                 kept = {"params": group["params"], **settings}

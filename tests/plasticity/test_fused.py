@@ -107,12 +107,14 @@ def test_a_copy_of_an_optimizer_steps_its_own_parameters():
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("root", [False, True])
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 0.99999])
-def test_the_table_of_corrections(beta):
-    table = corrections(beta).table
+def test_the_table_of_corrections(beta, root):
+    table = corrections(beta, root).table
     counts = np.array([1, 2, 10, 1000, len(table) - 1])
     counts = counts[counts < len(table)]
-    np.testing.assert_allclose(table[counts], -np.expm1(counts * np.log(beta)) if beta else 1.0, rtol=1e-14)
+    correction = -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts))
+    np.testing.assert_allclose(table[counts], correction ** (-0.5 if root else -1), rtol=1e-14)
     assert len(table) == 200_001 or table[-1] == 1.0
 
 

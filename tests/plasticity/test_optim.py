@@ -1,6 +1,8 @@
 """UnitAdam against torch's own Adam."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -281,3 +283,19 @@ def test_a_closure_is_called_with_gradients():
 
     assert optimizer.step(closure) == 2
     assert (p < 1).all()
+
+
+def test_torchs_compiler_is_not_imported_by_a_run_of_ppo():
+    program = """
+import sys, torch
+from agents import PPO
+from stable_baselines3.common.env_util import make_vec_env
+model = PPO("MlpPolicy", make_vec_env("CartPole-v1"), n_steps=64, plasticity="cbp", backend="auto", device="cpu")
+model.learn(64)
+model.policy.optimizer.load_state_dict(model.policy.optimizer.state_dict())
+model.policy.optimizer.zero_grad()
+assert "torch._dynamo" not in sys.modules
+import torch._dynamo
+model.policy.optimizer.zero_grad()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
