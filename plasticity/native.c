@@ -31,6 +31,10 @@ enum { LOSS, CLIPPED, KL, ENTROPY };
 /* Of a pass through a network, and of each of its layers: see native_mlp.h. */
 enum { ROWS, INPUTS, APART, DEPTH, HEADS, LAYERS };
 enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
+/* Of a layer whose units are replaced: see native_units.h. */
+enum { PICKED, COUNT, FRESH, INCOMING, FAN_IN, MEANS, HIDDEN, BATCH, UNITS, READERS, READER_COUNT, ZEROS, ZERO_COUNT };
+enum { CHANGE = ZERO_COUNT + 1, REPLACED };
+
 
 /* PPO's clipped loss of one row: adds to `numbers`, returns dL/d log pi times the batch's size. */
 INLINE double surrogate(double log_prob, double old, double advantage, double clip, double *numbers) {
@@ -80,6 +84,17 @@ EXPORT int is_intel(void) {
 #endif
 }
 
+/* Zeros for some units in an array. entry: where the numbers of unit 0 begin, and how many bytes further on those of
+   unit 1; how many numbers each unit has, how many bytes apart, and how many bytes each has, 4 or 8. */
+INLINE void set_zero(const int64_t *entry, const int64_t *units, int64_t count) {
+    for (int64_t k = 0; k < count; k++) {
+        char *at = (char *)entry[0] + units[k] * entry[1];
+        for (int64_t i = 0; i < entry[2]; i++, at += entry[3])
+            if (entry[4] == 8) *(int64_t *)at = 0;
+            else *(int32_t *)at = 0;
+    }
+}
+
 #include "native_threads.h"
 
 #define REAL float
@@ -90,6 +105,7 @@ EXPORT int is_intel(void) {
 #include "native.h"
 #include "native_mlp.h"
 #include "native_sac.h"
+#include "native_units.h"
 #undef REAL
 #undef NAME
 #undef ABS
@@ -104,6 +120,7 @@ EXPORT int is_intel(void) {
 #include "native.h"
 #include "native_mlp.h"
 #include "native_sac.h"
+#include "native_units.h"
 
 /* What import would call; this is a plain library, opened by its path. */
 EXPORT void *PyInit__native(void) { return 0; }

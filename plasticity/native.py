@@ -53,6 +53,7 @@ class Native:
     transitions: Any
     # tasks
     contribution: Any
+    replace: Any
     adam: Any
     squares: Any
     scale: Any

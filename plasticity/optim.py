@@ -160,20 +160,22 @@ class UnitAdam(Optimizer):
                 )
         if entries is not None and entries.shape != parameter.shape:
             raise ValueError(f"entries must have the shape {tuple(parameter.shape)}, got {tuple(entries.shape)}")
-        state = self.state.get(parameter)
-        if not state:
+        if not (state := self.state_by_unit(parameter)):
             return
-        if "row_step" not in state:
-            for name, dimension in (("row_step", 0), ("column_step", 1)):
-                if dimension < parameter.dim():
-                    size = parameter.shape[dimension : dimension + 1]
-                    state[name] = torch.full(size, int(state["step"]), dtype=torch.int64, device=parameter.device)
         if entries is not None and "entry_step" not in state:
             state["entry_step"] = self.steps(parameter)
         _zero_elements(state, parameter, rows, columns, entries)
         for name, mask in zip(_COUNTS, (rows, columns, entries), strict=True):
             if mask is not None:
                 state[name][mask] = 0
+
+    def state_by_unit(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """What is remembered of a parameter, counts of its rows and columns among it; empty before its first step."""
+        state: dict[str, Any] = self.state.get(parameter) or {}
+        if state and "row_step" not in state:
+            for name, size in zip(_COUNTS[:2], parameter.shape[:2], strict=False):
+                state[name] = torch.full((size,), int(state["step"]), dtype=torch.int64, device=parameter.device)
+        return state
 
     def steps(self, parameter: nn.Parameter) -> Tensor:
         """Gradient steps since the last reset, one integer for each weight of `parameter`, in its shape."""

@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from plasticity.fused_contribution import FusedContribution
+from plasticity.fused_replacement import Picked, is_fit, replace_in_one_pass
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
 from plasticity.layers import HiddenLayer
@@ -117,11 +120,15 @@ class ContinualBackprop(nn.Module, Intervention):
                 self._observe(layer, network.activations[layer.name])
                 count = self._spend(layer.name, self.state(layer))
                 if count is not None:
-                    counts[layer] = count
+                    counts[layer] = count.cpu().numpy()
+        elif all(is_fit(layer, network) for layer in counts):
+            if counts:
+                self._replace_in_one_pass(network, counts)
+            return
         if counts:
             self._replace(network, {layer.name: self._pick(self.state(layer), n) for layer, n in counts.items()})
 
-    def _count_in_one_pass(self, network: Network) -> dict[HiddenLayer, Tensor] | None:
+    def _count_in_one_pass(self, network: Network) -> dict[HiddenLayer, Any] | None:
         """All of `_observe` and `_spend` for all layers, where a kernel can do it."""
         config = self.config
         if config.utility != "contribution" or config.rounding != "carry":
@@ -129,10 +136,9 @@ class ContinualBackprop(nn.Module, Intervention):
         states: Any = self.layers._modules
         rate = self._numerator, self._denominator
         counts = self._in_one_pass(network, states, config.decay, config.maturity, rate)
-        if counts is None:
-            return None
-        self._quiet.clear()
-        return {layer: torch.tensor(n) for layer, n in counts.items()}
+        if counts is not None and self._quiet:
+            self._quiet.clear()
+        return counts
 
     def state(self, layer: HiddenLayer) -> _UnitState:
         """Utility, mean activation and age of a layer's units, and how many were replaced."""
@@ -149,14 +155,18 @@ class ContinualBackprop(nn.Module, Intervention):
         utility = UTILITIES[self.config.utility](UnitStatistics(layer, rows, mean, self.random.unit))
         state.utility.lerp_(utility.to(state.utility), weight)
 
-    def _pick(self, state: _UnitState, count: Tensor) -> Tensor:
-        """A mask of the units to replace now: so many, (*replicas,), of those that are eligible."""
-        eligible = state.age > self.config.maturity
-        worth = state.corrected(state.utility, self.config.decay).where(eligible, torch.inf)
-        shuffled = self.random.unit(*worth.shape).to(worth.device).argsort(-1)
-        order = shuffled.gather(-1, worth.gather(-1, shuffled).argsort(dim=-1, stable=True))
-        lowest = torch.arange(worth.shape[-1], device=worth.device) < count[..., None]
-        return torch.zeros_like(eligible).scatter(-1, order, lowest)
+    def _order(self, state: _UnitState) -> NDArray[np.int64]:
+        """A layer's units, (*replicas, units): the eligible ones from the least useful to the most, then all others."""
+        age, utility = state.age.cpu().numpy(), state.utility.double().cpu().numpy()
+        worth = np.where(age > self.config.maturity, utility / (1 - self.config.decay**age), np.inf)
+        return np.lexsort((self.random.unit(*worth.shape).numpy(), worth))
+
+    def _pick(self, state: _UnitState, count: Any) -> Tensor:
+        """A mask of the units to replace now, (*replicas, units): so many, (*replicas,), of those that are eligible."""
+        order = self._order(state)
+        mask = np.zeros(order.shape, np.bool_)
+        np.put_along_axis(mask, order, np.arange(order.shape[-1]) < np.asarray(count)[..., None], -1)
+        return torch.from_numpy(mask).to(state.age.device)
 
     def _spend(self, name: str, state: _UnitState) -> Tensor | None:
         """How many units to replace, (*replicas,), or None if none anywhere."""
@@ -185,14 +195,31 @@ class ContinualBackprop(nn.Module, Intervention):
         changes = replace_units(
             network,
             picked,
-            lambda layer, count: self.random.uniform(
-                count, layer.incoming().shape[-1], bound=float(states[layer.name].bound)
-            ),
+            self._fresh,
             mean_activation=means if self.config.mean_transfer else None,
             reset_optimizer=self.config.reset_optimizer == "unit",
         )
         for name, mask in picked.items():
             states[name].start_afresh(mask, changes[name])
+
+    def _replace_in_one_pass(self, network: Network, counts: dict[HiddenLayer, int]) -> None:
+        """`_pick` and `_replace` by a kernel."""
+        picked = []
+        for layer, count in counts.items():
+            state = self.state(layer)
+            units = np.sort(self._order(state)[:count])  # fresh rows come in this order
+            means = None
+            if self.config.mean_transfer:
+                ages = state.age.numpy()[units]
+                means = state.mean_activation.numpy()[units] / (1 - self.config.decay**ages)
+            picked.append(Picked(layer, units, means, (state.utility, state.mean_activation, state.age)))
+        changes = replace_in_one_pass(network, picked, self._fresh, self.config.reset_optimizer == "unit")
+        for one, change in zip(picked, changes, strict=True):
+            self.state(one.layer).note(len(one.units), change)
+
+    def _fresh(self, layer: HiddenLayer, count: int) -> Tensor:
+        bound = float(self.state(layer).bound)
+        return self.random.uniform(count, layer.incoming().shape[-1], bound=bound)
 
     def telemetry(self) -> dict[str, float]:
         """For each layer: `replaced` so far, `eligible_fraction`, `age_p10`, `age_p50`, `age_p90` (gradient steps) and
@@ -251,8 +278,11 @@ class _UnitState(nn.Module):
         self.utility[mask] = 0
         self.mean_activation[mask] = 0
         self.age[mask] = 0
-        self.replaced.add_(mask.sum())
-        self.output_change.copy_(output_change)
+        self.note(mask.sum(), output_change)
+
+    def note(self, replaced: Tensor | int, output_change: Tensor | float) -> None:
+        self.replaced.add_(replaced)
+        self.output_change.fill_(output_change)
 
 
 def _rescale_budgets(module: nn.Module, incompatible_keys: Any) -> None:

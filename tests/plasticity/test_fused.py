@@ -194,6 +194,42 @@ def test_what_continual_backprop_learns_of_units(widths, activation, decay, kind
     assert one._in_one_pass._tasks
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(2, 9), min_size=1, max_size=3),
+    st.sampled_from([nn.ReLU, nn.Tanh]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.booleans(),
+    st.sampled_from(["unit", "none"]),
+    st.sampled_from([0.1, 0.6]),
+)
+def test_units_that_are_replaced_by_the_kernel(widths, activation, kind, transfer, reset, rate):
+    """With weights, moments and counts as torch's own calls leave them, and the same draws."""
+    found = []
+    for by_kernel in (True, False):
+        torch.manual_seed(0)
+        model = mlp((3, *widths, 2), activation).to(kind)
+        optimizer = UnitAdam(model.parameters(), lr=1e-2, fused=True)
+        net = Network("net", hidden_layers([*model]), [optimizer])
+        method = ContinualBackprop(
+            net.layers, seed=3, maturity=2, replacement_rate=rate, mean_transfer=transfer, reset_optimizer=reset
+        )
+        if not by_kernel:
+            method._replace_in_one_pass = lambda network, counts, method=method: method._replace(
+                network, {layer.name: method._pick(method.state(layer), n) for layer, n in counts.items()}
+            )
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(6, 3, dtype=kind)).pow(2).mean().backward()
+            optimizer.step()
+            with torch.no_grad():
+                method.after_step(net)
+        states = [optimizer.state[p] for p in model.parameters()]
+        found.append((dict(model.named_parameters()), states, {n: s.state_dict() for n, s in method.layers.items()}))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert all(int(own["replaced"]) > 0 for own in found[0][2].values())
+
+
 def test_several_readers_and_their_columns_count_together():
     body, heads = mlp((3, 5, 4)), [nn.Linear(4, 2), nn.Linear(7, 3)]
     from plasticity import Reader
