@@ -5,7 +5,7 @@ Equals `ContinualBackprop`'s own arithmetic but for rounding, for the utility of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import attrgetter, is_
 from typing import Any
 
@@ -18,6 +18,7 @@ from plasticity.native import NATIVE, Work, addressable, table, together
 from plasticity.network import Network
 
 _trained = attrgetter("requires_grad")
+MANY = 500_000  # weights for which a second thread is asked
 BUFFERS = ("age", "mean_activation", "utility", "budget")  # of what continual backprop remembers of a layer
 
 
@@ -25,12 +26,15 @@ class FusedContribution:
     """Ages, mean activations, contributions and budgets of the layers of one network, with plain linear readers."""
 
     def __init__(self) -> None:
+        self._network: Network | None = None
+        self._seen = 0  # layers of it
+        self._places: list[tuple[dict[str, Any], str]] = []  # of weights, and of what is remembered of units
+        self._tensors: list[Any] = []
         self._weights: list[Any] = []
-        self._addresses: list[int] = []
-        self._buffers: list[Any] = []
+        self._addresses: list[Any] = []
         self._layers: list[HiddenLayer] = []
         self._tasks: list[_Task] = []
-        self._works: list[Work] = []
+        self._works: tuple[Work, ...] = ()
 
     def __call__(
         self,
@@ -44,31 +48,38 @@ class FusedContribution:
 
         rate: numerator and denominator of the replacement rate.
         """
-        if not self._still(network, states):
+        if not self._still(network):
             self._look(network, states, (decay, maturity, *rate))
         if not self._tasks:
             return None
         activations = network.activations
-        if not all(task.read(activations[task.name], network.sums(task.name)) for task in self._tasks):
-            return None
-        together(*self._works)
-        return {layer: n for layer, n in zip(self._layers, self._counts.tolist(), strict=True) if n}
+        for task in self._tasks:
+            if not task.read(activations[task.name], network.sums(task.name)):
+                return None
+        together(*self._works, alone=self._alone)
+        counts = self._counts.tolist()
+        return {layer: n for layer, n in zip(self._layers, counts, strict=True) if n} if any(counts) else {}
 
-    def _still(self, network: Network, states: Mapping[str, nn.Module]) -> bool:
+    def _still(self, network: Network) -> bool:
         """Whether weights and states lie where they lay, and the same of them are trained."""
-        weights, buffers = _found(network, states)
         return (
-            len(weights) == len(self._weights)
-            and all(map(is_, weights, self._weights))
-            and all(map(is_, buffers, self._buffers))
-            and _addresses(weights, buffers) == self._addresses
+            network is self._network
+            and len(network.activations) == self._seen
+            and all(map(is_, [table[name] for table, name in self._places], self._tensors))
+            and [*map(Tensor.data_ptr, self._tensors), *map(_trained, self._weights)] == self._addresses
         )
 
     def _look(self, network: Network, states: Mapping[str, nn.Module], numbers: tuple[Any, ...]) -> None:
-        self._weights, self._buffers = _found(network, states)
-        self._addresses = _addresses(self._weights, self._buffers)
+        seen = [layer for layer in network.layers if layer.name in network.activations]
+        linears = [*(layer.linear for layer in seen), *(reader.linear for layer in seen for reader in layer.readers)]
+        weights = [(linear._parameters, "weight") for linear in linears]
+        buffers = [(states[layer.name]._buffers, name) for layer in seen for name in BUFFERS]
+        self._network, self._seen, self._places = network, len(network.activations), [*weights, *buffers]
+        self._tensors = [table[name] for table, name in self._places]
+        self._weights = self._tensors[: len(weights)]
+        self._addresses = [*map(Tensor.data_ptr, self._tensors), *map(_trained, self._weights)]
         self._layers, self._tasks = network.trained_layers, []
-        floats = [*self._weights, *(buffer for buffer in self._buffers if buffer.is_floating_point())]
+        floats = [tensor for tensor in self._tensors if tensor.is_floating_point()]
         if not self._layers or not all(map(_is_plain, self._layers)) or not addressable(*floats):
             return
         network.wants_sums = True
@@ -77,7 +88,8 @@ class FusedContribution:
             into = self._counts.ctypes.data + 8 * place
             self._tasks.append(_Task(layer, states[layer.name], numbers, into))
         halves = self._tasks[::2], self._tasks[1::2]
-        self._works = [Work(*((task.native, task.table) for task in half)) for half in halves]
+        self._works = tuple(Work(*((task.native, task.table) for task in half)) for half in halves)
+        self._alone = True if sum(weight.numel() for weight in self._weights) < MANY else None
 
 
 class _Task:
@@ -97,29 +109,19 @@ class _Task:
             ]
         )
         self.native = NATIVE[self._kind].contribution
+        self._sums: Tensor | None = None
 
     def read(self, activations: Tensor, sums: Tensor | None) -> bool:
         """What is counted in, (batch, units), and its sums, (2, units), if they are known; whether that can be done."""
         if sums is not None:
-            self.table[0], self.table[9] = 0, sums.data_ptr()
+            if sums is not self._sums:
+                self._sums, self.table[0], self.table[9] = sums, 0, sums.data_ptr()
         elif activations.dim() == 2 and activations.dtype == self._kind and activations.is_contiguous():
-            self.table[0], self.table[9] = activations.data_ptr(), self._own.data_ptr()
+            self._sums, self.table[0], self.table[9] = None, activations.data_ptr(), self._own.data_ptr()
         else:
             return False
         self.table[1] = len(activations)
         return True
-
-
-def _found(network: Network, states: Mapping[str, nn.Module]) -> tuple[list[Any], list[Any]]:
-    """The weights into and out of hidden layers, and what is remembered of these; of layers that were seen."""
-    seen = [layer for layer in network.layers if layer.name in network.activations]
-    linears = [*(layer.linear for layer in seen), *(reader.linear for layer in seen for reader in layer.readers)]
-    buffers = [states[layer.name]._buffers[name] for layer in seen for name in BUFFERS]
-    return [linear._parameters["weight"] for linear in linears], buffers
-
-
-def _addresses(weights: Sequence[Any], buffers: Sequence[Any]) -> list[int]:
-    return [*map(Tensor.data_ptr, [*weights, *buffers]), *map(_trained, weights)]
 
 
 def _is_plain(layer: HiddenLayer) -> bool:
