@@ -63,8 +63,8 @@ class Backend:
             return None
         assert self._by_hand is not None
         self._made = self._by_hand.make(model.policy)
-        for owner in owners(model.policy):
-            if isinstance(owner.optimizer, UnitAdam):
-                owner.optimizer.fused = True
+        for optimizer in (*(owner.optimizer for owner in owners(model.policy)), vars(model).get("ent_coef_optimizer")):
+            if isinstance(optimizer, UnitAdam):
+                optimizer.fused = True
         self._unchanged = Unchanged(model)
         return self._made

@@ -31,13 +31,14 @@ def become_unit_adam(policy: BaseModel, **settings: Any) -> None:
             continue
         if any(group["amsgrad"] or group["maximize"] for group in owner.optimizer.param_groups):
             continue
-        owner.optimizer = _unit_adam(owner.optimizer, settings)
+        owner.optimizer = unit_adam(owner.optimizer, settings)
         policy.optimizer_class = UnitAdam
         group = owner.optimizer.param_groups[0]
         policy.optimizer_kwargs = {key: group[key] for key in ("betas", "eps", "weight_decay", "decoupled")}
 
 
-def _unit_adam(stock: Optimizer, settings: dict[str, Any]) -> UnitAdam:
+def unit_adam(stock: Optimizer, settings: dict[str, Any]) -> UnitAdam:
+    """UnitAdam in the place of an Adam or AdamW."""
     groups = [
         {
             "params": group["params"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
 
@@ -18,8 +19,8 @@ class Unchanged:
     def __init__(self, model: Any):
         policy = model.policy
         modules = [module for name, module in policy.named_modules() if not f"{name}.".startswith("plasticity.")]
-        tables = [table for module in modules for table in (module._modules, module._parameters) if table]
-        self._tables = [(table, [*table.values()]) for table in tables]
+        self._tables = [table for module in modules for table in (module._modules, module._parameters) if table]
+        self._held = self._values()
         self._hooks = [vars(module)[name] for module in modules for name in HOOKS]
         parameters = [p for module in modules for p in module._parameters.values()]
         self._parameters: list[Any] = [p for p in [*parameters, vars(model).get("log_ent_coef")] if p is not None]
@@ -31,9 +32,13 @@ class Unchanged:
         return (
             all(map(is_, _parts(model), self._parts))
             and model.policy.networks is self._networks
-            and all(all(map(is_, table.values(), held)) for table, held in self._tables)
+            and len(held := self._values()) == len(self._held)
+            and all(map(is_, held, self._held))
             and self._look() == self._state
         )
+
+    def _values(self) -> list[Any]:
+        return [*chain.from_iterable(map(dict.values, self._tables))]
 
     def _look(self) -> tuple[Any, ...]:
         found = [*map(Tensor.data_ptr, self._parameters)], [*map(_of_parameter, self._parameters)]
