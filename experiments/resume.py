@@ -17,6 +17,12 @@ from experiments.schema import Config
 
 PINNED = ("torch", "numpy", "mujoco")  # whose versions must be those a checkpoint was made with
 NUMERIC = (*PINNED, "gymnasium", "stable-baselines3", "pliant-rl")  # which have a say in what numbers come out
+CIRCUMSTANCES = {
+    "threads": "torch threads",
+    "products": "whose products of matrices are used",
+    "vector": "vector environment",
+    "device": "device",
+}
 VECTORIZATION = "env.vectorization: "  # may differ: what is learned does not depend on it, bits may, see `vector`
 WAYS = "choose another folder with run.dir=FOLDER, or replace the run with run.overwrite=true"
 
@@ -135,8 +141,8 @@ def inexactness(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
     """Why going on from a checkpoint in this process would not be exact, a sentence each; best empty."""
     then, changed = checkpoint.manifest, changed_versions(checkpoint, facts)
     reasons = [f"versions changed ({', '.join(changed)})"] if changed else []
-    for name, what in {"threads": "torch threads", "vector": "vector environment", "device": "device"}.items():
-        if then[name] != facts[name]:
+    for name, what in CIRCUMSTANCES.items():
+        if then.get(name, facts[name]) != facts[name]:  # what an older version did not write is taken for the same
             reasons.append(f"{what} changed ({then[name]} -> {facts[name]})")
     now = [f"{reason} at step {checkpoint.step:,}" for reason in reasons]
     return list(dict.fromkeys([*then["inexact"], *now]))

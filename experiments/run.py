@@ -29,6 +29,8 @@ from experiments.session import Session
 from experiments.stop import StopOnSignal
 from experiments.threads import threads
 from experiments.trackers import tracker_faults
+from plasticity.blas import kernels
+from plasticity.native import BLAS
 
 ORIGIN = "weights"  # in manifests: the file that a run's first weights were imported from
 
@@ -137,6 +139,7 @@ def circumstances(config: Config) -> dict[str, Any]:
     return {
         "versions": files.package_versions(resume.NUMERIC),
         "threads": torch.get_num_threads(),
+        "products": f"{BLAS} {kernels()}",
         "vector": resume.vector(config),
         "device": config.device,
     }

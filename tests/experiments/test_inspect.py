@@ -174,13 +174,14 @@ def test_why_going_on_would_not_be_exact(run: Path, inspected: Inspect) -> None:
     manifest = run / "checkpoints" / f"{384:012d}" / "manifest.json"
     found = json.loads(manifest.read_text())
     versions = found["versions"] | {"torch": "1.0", "gymnasium": "0.1"}
-    edit(manifest, versions=versions, threads=4, inexact=["environment: cannot be kept"])
+    edit(manifest, versions=versions, threads=4, products="scipy", inexact=["environment: cannot be kept"])
     edit(run / files.RESULT, status="stopped")
     outcome = inspected(run)
     assert outcome.code == 0
     assert "going on will not be exact" in outcome.out
     assert f"torch 1.0 -> {found['versions']['torch']}" in outcome.out
     assert "torch threads changed (4 -> 1) at step 384" in outcome.out
+    assert f"whose products of matrices are used changed (scipy -> {found['products']}) at step 384" in outcome.out
     assert "environment: cannot be kept" in outcome.out
     assert "run.checkpoint.allow_version_change=true  # go on" in outcome.out
     words = [word for word in WORDS if not word.startswith("total")]
