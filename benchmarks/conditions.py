@@ -25,13 +25,17 @@ print(json.dumps(found))
 
 
 def machine() -> dict[str, Any]:
-    """The processor's name and the number of cores."""
+    """The processor's name, the number of cores, and whose products of matrices ours uses there."""
+    from plasticity.blas import kernels
+    from plasticity.native import BLAS
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
+        "products": f"{BLAS} {kernels()}",
     }
 
 

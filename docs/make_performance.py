@@ -85,6 +85,8 @@ def _parity(found: dict[str, Any]) -> str:
 def _conditions(found: dict[str, Any]) -> str:
     machine = found["machine"]
     told = [f"{machine['processor']}, {machine['cores']} cores, load {found['load_before']} before it began"]
+    if "products" in machine:
+        told.append(f"products of matrices in ours: {machine['products']}")
     for who, versions in found["versions"].items():
         told.append(f"{who}: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     return inline(f"Measured on {found['date']} on " + "; ".join(told) + ".")

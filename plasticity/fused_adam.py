@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from operator import is_
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plasticity.native import NATIVE, Table, Work, addressable, halves, table, together
 
+_gradient = attrgetter("grad")
 FEW = 8_000  # weights for which a second thread is not worth asking
+MOST = 8  # plans remembered: one for each group of parameters, and some for those that have no gradient at times
 LONGEST = 200_000  # of the tables of bias corrections; those of counts beyond it are worked out one by one
 
 
@@ -22,41 +25,71 @@ class FusedAdam:
     """Steps of dense parameters on the CPU; remembers where their tensors lie while these stay the same."""
 
     def __init__(self) -> None:
-        self._seen: dict[nn.Parameter, _Seen] = {}
-        self._tables: dict[tuple[nn.Parameter, ...], _Tables] = {}
+        self._plans: list[_Plan] = []
 
     def step(
-        self, parameters: Sequence[nn.Parameter], states: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
+        self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], group: Mapping[str, Any]
     ) -> list[nn.Parameter]:
         """Count, and take a step of, all that can be taken here; decoupled decay has been done. Returns the others."""
-        taken: dict[torch.dtype, list[nn.Parameter]] = {}
-        left, moved = [], False
+        plan = next((plan for plan in self._plans if plan.is_of(parameters, states)), None)
+        if plan is None:
+            plan = _Plan(parameters, states)
+            self._plans = [plan, *self._plans[: MOST - 1]]
+        plan(group)
+        return plan.left
+
+
+class _Plan:
+    """What is done with some parameters, as long as their tensors are these. left: those that cannot be taken."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]):
+        self._parameters, self._found = [*parameters], _found(parameters, states)
+        self._addresses = [*map(Tensor.data_ptr, parameters)]
+        self.left: list[nn.Parameter] = []
+        rows: dict[torch.dtype, list[tuple[int, ...]]] = {}
         for parameter, state in zip(parameters, states, strict=True):
-            seen = self._seen.get(parameter)
-            if seen is None or not seen.still(parameter, state):
-                seen, moved = self._look(parameter, state), True
-            if seen.row is None:
-                left.append(parameter)
+            if (row := _row(parameter, state)) is None:
+                self.left.append(parameter)
             else:
-                taken.setdefault(parameter.dtype, []).append(parameter)
-        if moved:
-            self._tables.clear()
-        for kind, own in taken.items():
-            self._step(own, kind, group)
-        return left
+                rows.setdefault(parameter.dtype, []).append(row)
+        self._tables = [_Tables(own, kind) for kind, own in rows.items()]
 
-    def _look(self, parameter: nn.Parameter, state: Mapping[str, Any]) -> _Seen:
-        seen = self._seen[parameter] = _Seen(parameter, state)
-        return seen
+    def is_of(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> bool:
+        """Whether these are the parameters, and their tensors lie where they lay."""
+        return (
+            len(parameters) == len(self._parameters)
+            and all(map(is_, parameters, self._parameters))
+            and len(found := _found(parameters, states)) == len(self._found)
+            and all(map(is_, found, self._found))
+            and [*map(Tensor.data_ptr, parameters)] == self._addresses
+        )
 
-    def _step(self, parameters: list[nn.Parameter], kind: torch.dtype, group: Mapping[str, Any]) -> None:
-        key = tuple(parameters)
-        if key not in self._tables:
-            rows = [seen.row for parameter in parameters if (seen := self._seen[parameter]).row]
-            self._tables[key] = _Tables(rows, kind)
+    def __call__(self, group: Mapping[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         decay = 0.0 if group["decoupled"] else group["weight_decay"]
-        self._tables[key]((group["lr"], beta1, beta2, group["eps"], decay))
+        for tables in self._tables:
+            tables((group["lr"], beta1, beta2, group["eps"], decay))
+
+
+def _found(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> list[Any]:
+    """Gradients, and all that is remembered of the parameters."""
+    return [*map(_gradient, parameters), *chain.from_iterable(map(dict.values, states))]
+
+
+def _row(parameter: nn.Parameter, state: dict[str, Any]) -> tuple[int, ...] | None:
+    """What native.h reads of a parameter, or None where it cannot work on it."""
+    gradient, mean, square = parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+    counts = [state.get("row_step"), state.get("column_step")]
+    plain = parameter.dim() > 0 and "entry_step" not in state and (parameter.dim() <= 2 or counts[0] is None)
+    if gradient is None or not plain or not addressable(parameter, gradient, mean, square):
+        return None
+    rows = parameter.shape[0]
+    return (
+        *(tensor.data_ptr() for tensor in (parameter, gradient, mean, square)),
+        rows,
+        parameter.numel() // max(rows, 1),
+        *(0 if count is None else count.data_ptr() for count in (state["step"], *counts)),
+    )
 
 
 class _Tables:
@@ -89,47 +122,6 @@ class _Share:
         self._scratch = torch.empty(2 * longest, dtype=torch.float64)
         self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.data_ptr()])
         self.work = Work((NATIVE[kind].adam, self.task))
-
-
-class _Seen:
-    """Where the tensors of a parameter lie. row: None where the kernel cannot work on them."""
-
-    def __init__(self, parameter: nn.Parameter, state: Mapping[str, Any]):
-        self.tensors, self.address = _tensors(parameter, state), parameter.data_ptr()
-        self.row: tuple[int, ...] | None = None
-        gradient, mean, square, step, *counts, entries = self.tensors
-        by_unit = counts[0] is not None
-        if (
-            gradient is not None
-            and parameter.dim() > 0
-            and entries is None
-            and (parameter.dim() <= 2 or not by_unit)
-            and addressable(parameter, gradient, mean, square)
-        ):
-            rows = parameter.shape[0]
-            self.row = (
-                *(tensor.data_ptr() for tensor in (parameter, gradient, mean, square)),
-                rows,
-                parameter.numel() // max(rows, 1),
-                *(0 if count is None else count.data_ptr() for count in (step, *counts)),
-            )
-
-    def still(self, parameter: nn.Parameter, state: Mapping[str, Any]) -> bool:
-        """Whether they are where they were."""
-        return parameter.data_ptr() == self.address and all(map(is_, _tensors(parameter, state), self.tensors))
-
-
-def _tensors(parameter: nn.Parameter, state: Mapping[str, Any]) -> tuple[Any, ...]:
-    get = state.get
-    return (
-        parameter.grad,
-        get("exp_avg"),
-        get("exp_avg_sq"),
-        get("step"),
-        get("row_step"),
-        get("column_step"),
-        get("entry_step"),
-    )
 
 
 class _Corrections:
