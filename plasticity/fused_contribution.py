@@ -106,7 +106,6 @@ class _Task:
             [
                 *(0, 0, layer.units, *(buffer.data_ptr() for buffer in buffers)),
                 *(self._readers.ctypes.data, len(weights), *ends, float(numbers[0]), *numbers[1:], into),
-                type(layer.activation) is nn.ReLU,
             ]
         )
         self.native = NATIVE[self._kind].contribution

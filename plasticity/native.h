@@ -101,11 +101,14 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
 /* Of each unit the sum of h and of |h| over the rows, one after the other; compiled once, so that it is the same to the
-   last bit whoever asks. positive: whether both are the same. */
+   last bit whoever asks. positive: whether it is known that none of them
+   is negative, so that both are the same. */
 ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, int positive, REAL *sums) {
+    int negative = 0;
     for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
     NAME(sum_columns)(h, rows, units, sums + units, units, 1);
-    if (positive)
+    for (int64_t i = 0; i < rows * units && !positive; i++) negative |= h[i] < 0;
+    if (!negative)
         for (int64_t i = 0; i < units; i++) sums[i] = sums[units + i];
     else
         NAME(sum_columns)(h, rows, units, sums, units, 0);
@@ -113,15 +116,14 @@ ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, int
 
 /* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
    its readers and how many; the sums, or room for them; room; decay, maturity, the replacement rate's numerator and
-   denominator; where it goes how many units are to be replaced; and whether no activation is negative.
-   readers: weight, outputs, inputs, first column. */
+   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column. */
 CLONED EXPORT void NAME(contribution)(const int64_t *t) {
     const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
     int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
     const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     const REAL fresh = (REAL)(1 - as_double(t[11]));
-    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (int)t[16], (REAL *)t[9]);
+    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, 0, (REAL *)t[9]);
     for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
     for (const int64_t *r = readers; r < readers + 4 * t[8]; r += 4) {
         weights += r[1];

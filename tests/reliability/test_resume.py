@@ -148,7 +148,13 @@ def test_the_same_seed_twice(whole: Shared, stopped: Shared, program: Program) -
 
 @pytest.mark.case(34, "evaluation history across resume", "appended; best not replaced by worse")
 def test_the_evaluation_goes_on(program: Program, tmp_path: Path) -> None:
-    words = [*CARTPOLE, f"total_steps={TOTAL}", "evaluation.episodes=2", "evaluation.regimes=2", "evaluation.every=200"]
+    words = [
+        *CARTPOLE,
+        f"total_steps={4 * TOTAL}",
+        "evaluation.episodes=2",
+        "evaluation.regimes=2",
+        "evaluation.every=200",
+    ]
     assert program.main(*words).code == 0
     first = program.folder.rename(tmp_path / "first")
     program.start(*words).kill_after(6 * ROLLOUT)
