@@ -16,7 +16,15 @@ PALETTE = (  # after experiments.plot, told apart by most eyes and in print
     ("#6d5a3c", "#b9a27c"),
 )
 DASHES = ("solid", "dashed", "dotdash", "dotted")  # once the colours are used up
+FILL = 0.24  # how opaque bands are that lie all one over another, so that curves and edges stay in sight
+MOST_FILL = 0.14  # of a band
+EDGE, EDGE_WIDTH = 0.55, 0.8  # how opaque the edge of a band is, and its width in pixels of a page, 96 an inch
 MOST_CURVES = len(PALETTE) * len(DASHES) + 1
+
+
+def fill(comparison: Comparison) -> float:
+    """How opaque each method's band is: the more methods, the less."""
+    return min(MOST_FILL, FILL / max(1, min(len(comparison.methods), MOST_CURVES)))
 
 
 def styles(comparison: Comparison) -> dict[str, tuple[str, str, str]]:

@@ -29,7 +29,7 @@ from experiments.analysis import Comparison, Method
 from experiments.analysis.changes import Changes
 from experiments.analysis.curves import METRIC_TITLES, Curve, by_regime, metric, returns
 from experiments.analysis.statistics import Floats
-from experiments.report.colours import MOST_CURVES, styles
+from experiments.report.colours import EDGE, EDGE_WIDTH, MOST_CURVES, fill, styles
 
 MARKS = 200  # changes up to which each is marked
 SHADES = 60
@@ -136,13 +136,17 @@ def _curves(
             columns["world"] = list(_world(found.x, changes))
         source, (colour, _, dash) = ColumnDataSource(columns), look[method.name]
         tags = ["method", place, index]
-        area = plot.varea("x", "low", "high", source=source, color=colour, alpha=0.16)
+        band: list[DataRenderer] = [plot.varea("x", "low", "high", source=source, color=colour, alpha=fill(comparison))]
+        for end in ("low", "high"):
+            band.append(plot.line("x", end, source=source, color=colour, alpha=EDGE, line_width=EDGE_WIDTH))
+        for renderer in band:
+            renderer.level = "underlay"  # below all curves
         line = plot.line("x", "value", source=source, color=colour, line_width=2, line_dash=dash, name=method.name)
         own = [line]
         if np.isfinite(found.value).sum() == 1:
             own.append(plot.scatter("x", "value", source=source, color=colour, size=7, name=method.name))
         lines += own
-        for renderer in (area, *own):
+        for renderer in (*band, *own):
             renderer.tags = tags
     world = [("world", "@world")] if changes is not None and changes.periods else []
     tooltips = [

@@ -19,6 +19,7 @@ from experiments.analysis import Comparison, Unreadable
 from experiments.analysis.across import across
 from experiments.analysis.changes import changes
 from experiments.analysis.comparison import FEW
+from experiments.analysis.measures import LAST
 from experiments.report import figures, provenance, rows, sentences
 from experiments.report.colours import MOST_CURVES, styles
 from experiments.report.numbers import count
@@ -67,6 +68,7 @@ def render(page: Page, comparisons: Sequence[Comparison]) -> str:
         pliant=files.package_versions(["pliant-rl"])["pliant-rl"],
         bokeh_version=bokeh.__version__,
         few=FEW,
+        last=LAST,
     )
 
 

@@ -18,7 +18,7 @@ from experiments.analysis import Comparison, Method
 from experiments.analysis.changes import Changes, changes
 from experiments.analysis.curves import Curve, metric, returns
 from experiments.plot import FAINT, INK, LINE, SHADE, STYLE
-from experiments.report.colours import MOST_CURVES, styles
+from experiments.report.colours import EDGE, EDGE_WIDTH, MOST_CURVES, fill, styles
 from experiments.report.figures import MARKS, NAMES
 
 DASHES: Any = {"solid": "-", "dashed": "--", "dotdash": "-.", "dotted": ":"}
@@ -77,7 +77,8 @@ def _panel(axis: Axes, comparison: Comparison, found: Changes, curve: Callable[[
         line, (colour, _, dash) = curve(method), look[method.name]
         marker = "." if len(line.x) == 1 else None
         axis.plot(line.x, line.value, color=colour, linewidth=1.6, linestyle=DASHES[dash], marker=marker)
-        axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        inside, edge = (colour, fill(comparison)), (colour, EDGE)
+        axis.fill_between(line.x, line.low, line.high, facecolor=inside, edgecolor=edge, linewidth=EDGE_WIDTH * 0.75)
     for place, period in enumerate(found.periods if len(found.periods) <= MARKS else ()):
         if place % 2:
             axis.axvspan(period.start, period.end, color=SHADE, zorder=-2, linewidth=0)

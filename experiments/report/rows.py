@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from experiments.analysis import Comparison, Difference, Estimate, Measure, Method
+from experiments.analysis import Comparison, Estimate, Measure, Method
+from experiments.report import verdicts
 from experiments.report.numbers import interval, number
 
 WIDTH, HEIGHT, MARGIN = 240.0, 16.0, 6.0  # of the picture of an interval, in its own units
@@ -49,13 +50,17 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A measure: its scale from end to end, where zero is on it if it is, and a row a method."""
+    """A measure: its scale from end to end, where zero is on it if it is, and a row a method.
+
+    caveats: what differences do not say, a sentence each.
+    """
 
     measure: Measure
     rows: list[Row]
     left: str
     right: str
     zero: float | None
+    caveats: list[str]
 
 
 def cell(method: Method, measure: Measure, baseline: str | None) -> Cell | None:
@@ -64,18 +69,18 @@ def cell(method: Method, measure: Measure, baseline: str | None) -> Cell | None:
     if estimate is None:
         return None
     between = interval(estimate.low, estimate.high, measure) if estimate.runs > 1 else "1 run"
-    mark, kind, verdict = _mark(method.differences.get(measure.name), measure, baseline)
+    mark, kind, verdict = _mark(method, measure, baseline)
     return Cell(number(estimate.value, measure), between, estimate.runs, mark, kind, verdict)
 
 
-def _mark(difference: Difference | None, measure: Measure, baseline: str | None) -> tuple[str, str, str]:
-    if difference is None or not difference.seen:
+def _mark(method: Method, measure: Measure, baseline: str | None) -> tuple[str, str, str]:
+    kind = verdicts.kind(method, measure)
+    if not kind:
         return "", "", ""
-    up = difference.value > 0
-    good = measure.better * (1 if up else -1)
-    kind = {1: "better", -1: "worse", 0: "other"}[good]
+    up = method.differences[measure.name].value > 0
     where = f"{'above' if up else 'below'} {baseline}: the interval of the difference by seed excludes 0"
-    return "▲" if up else "▼", kind, where if kind == "other" else f"{kind}, {where}"
+    verdict = where if kind == "other" else f"{kind}, {where}"
+    return "▲" if up else "▼", kind, f"{verdict}. {verdicts.caveat(method, measure, baseline)}".rstrip(". ")
 
 
 def blocks(comparison: Comparison) -> Iterator[Block]:
@@ -92,7 +97,8 @@ def blocks(comparison: Comparison) -> Iterator[Block]:
             _row(comparison, place, one, measure, at(one.estimates[measure.name].value), at) for place, one in found
         ]
         zero = at(0.0) if low <= 0 <= high else None
-        yield Block(measure, rows, number(low, measure), number(high, measure), zero)
+        caveats = [verdicts.caveat(one, measure, comparison.baseline) for _, one in found]
+        yield Block(measure, rows, number(low, measure), number(high, measure), zero, [*filter(None, caveats)])
 
 
 def _row(comparison: Comparison, place: int, method: Method, measure: Measure, value: float, at: object) -> Row:
@@ -107,7 +113,7 @@ def _row(comparison: Comparison, place: int, method: Method, measure: Measure, v
         if difference.pairs > 1:
             shown += " " + interval(difference.low, difference.high, measure, sign=True)
         pairs = difference.pairs
-    if difference is not None and measure.better:
+    if difference is not None and measure.better and verdicts.start(method, measure) is None:
         probability = f"{difference.probability:.2f}"
         if math.isfinite(difference.probability_low):
             probability += f" [{difference.probability_low:.2f}, {difference.probability_high:.2f}]"

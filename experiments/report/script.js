@@ -71,6 +71,25 @@
     return found;
   }
 
+  // A table that is wider than its place says so above it, and fades on the side where columns are out of sight.
+  function edges(scroll) {
+    const hidden = scroll.scrollWidth - scroll.clientWidth;
+    scroll.classList.toggle("more", scroll.scrollLeft < hidden - 1);
+    scroll.classList.toggle("past", scroll.scrollLeft > 1);
+    scroll.previousElementSibling.hidden = hidden <= 1;
+  }
+
+  function watch(scroll) {
+    const hint = document.createElement("p");
+    hint.className = "sideways";
+    hint.textContent = "scroll the table sideways to see all columns ↔";
+    hint.hidden = true;
+    scroll.before(hint);
+    scroll.addEventListener("scroll", () => edges(scroll), {passive: true});
+    const sizes = new ResizeObserver(() => edges(scroll));
+    for (const one of [scroll, ...scroll.children]) sizes.observe(one);
+  }
+
   function start(tries) {
     const wanted = document.querySelectorAll(".plot").length;
     if (models("themed").length < wanted && tries > 0) return void setTimeout(start, 30, tries - 1);
@@ -82,6 +101,7 @@
     document.documentElement.dataset.drawn = String(models("themed").length);
   }
 
+  for (const scroll of document.querySelectorAll(".scroll")) watch(scroll);
   for (const chip of document.querySelectorAll(".chip")) chip.addEventListener("click", () => toggle(chip));
   for (const plot of document.querySelectorAll(".plot [data-root-id]")) {
     plot.parentElement.addEventListener("dblclick", () => reset({dataset: {root: plot.dataset.rootId}}));

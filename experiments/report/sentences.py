@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from experiments.analysis import MEASURES, Comparison, Difference, Measure, Method
 from experiments.analysis.changes import Changes
 from experiments.analysis.comparison import FEW
+from experiments.report import verdicts
 from experiments.report.numbers import count, interval, listed, number
 
 TOLD = ("mean_return", "last_regimes", "regime_slope", "dead_units", "rank")  # measures that get a sentence
@@ -58,14 +59,15 @@ def findings(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 def _seen(method: Method, comparison: Comparison, measure: Measure, difference: Difference) -> str:
     side = "above" if difference.value > 0 else "below"
-    good = {1: "better", -1: "worse", 0: ""}[measure.better * (1 if difference.value > 0 else -1)]
+    kind = verdicts.kind(method, measure)
     value = number(difference.value, measure, sign=True)
     between = interval(difference.low, difference.high, measure, sign=True)
     return (
         f"{measure.title[0].upper()}{measure.title[1:]}: {method.name} is {side} {comparison.baseline}"
-        f"{f', which is {good}' if good else ''} (mean difference by seed {value}, 95 % interval {between} over "
-        f"{count(difference.pairs, 'seed')}, excludes 0)."
-    )
+        f"{'' if kind == 'other' else f', which is {kind}'} (mean difference by seed {value}, 95 % interval {between} "
+        f"over {count(difference.pairs, 'seed')}, excludes 0). "
+        f"{verdicts.caveat(method, measure, comparison.baseline)}"
+    ).rstrip()
 
 
 def _unseen(difference: Difference) -> bool:

@@ -8,6 +8,7 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from experiments.analysis import MEASURES, Options, compare, find
 from experiments.analysis.changes import changes
@@ -218,6 +219,27 @@ def test_the_table_in_the_terminal(sweep, capsys):
     assert "World-v1, 1,000 steps: interquartile mean over runs" in " ".join(out.split())
     assert "117 ▲" in out
     assert "Mean return: cbp is above none, which is better" in out
+
+
+def test_bands_leave_curves_in_sight(tmp_path, monkeypatch):
+    write_sweep(tmp_path, {"none": 0, "cbp": 1, "l2": 2, "ns": 3})
+    (comparison,) = comparisons(tmp_path)
+    plot = draw(comparison, changes(comparison.runs), 0)[0].figure
+    own = [[one for one in plot.renderers if one.tags == ["method", 0, index]] for index in range(4)]
+    for area, low, high, curve in own:
+        assert [one.glyph.y for one in (low, high, curve)] == ["low", "high", "value"]
+        assert low.glyph.line_color == area.glyph.fill_color == curve.glyph.line_color
+        assert low.glyph.line_width == high.glyph.line_width < 0.5 * curve.glyph.line_width
+        assert {one.level for one in (area, low, high)} == {"underlay"} != {curve.level}
+    assert 1 - np.prod([1 - area.glyph.fill_alpha for area, *_ in own]) < 0.25  # all over one another
+    drawn = []
+    monkeypatch.setattr(Axes, "fill_between", lambda *_, **options: drawn.append(options))
+    assert main([str(tmp_path), "--picture", str(tmp_path / "curves.png")]) == 0
+    for options in drawn:
+        assert options["facecolor"][0] == options["edgecolor"][0]
+        assert options["facecolor"][1] <= 0.06 < options["edgecolor"][1]
+        assert 0 < options["linewidth"] < 0.8
+    assert len(drawn) == 4 * 5
 
 
 def test_the_picture(sweep, tmp_path):

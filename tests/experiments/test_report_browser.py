@@ -194,6 +194,53 @@ def test_a_narrow_window_has_nothing_beyond_its_edge(visit, width):
     assert len(painted(page)) >= 19
 
 
+# of each table that is wider than its place: whether it says so, fades, and shows its last column once scrolled
+TABLES = """async () => {
+  for (const one of document.querySelectorAll("details")) one.open = true;
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
+  await frame();
+  const found = [];
+  for (const scroll of document.querySelectorAll(".scroll")) {
+    const fades = () => getComputedStyle(scroll).maskImage !== "none", hint = scroll.previousElementSibling;
+    const wide = scroll.scrollWidth > scroll.clientWidth + 1, before = fades(), said = hint.offsetHeight > 0;
+    scroll.scrollLeft = 1e6;
+    await frame();
+    const cells = [...scroll.querySelectorAll("tr > :last-child")].map((one) => one.getBoundingClientRect().right);
+    found.push({wide, said, before, after: fades(), beyond: Math.max(...cells) - scroll.getBoundingClientRect().right});
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize(("width", "some"), [(1280, 0), (800, 1), (400, 10)])
+def test_a_table_wider_than_the_window_says_so_and_can_be_read_to_its_end(visit, width, some):
+    page = visit(width)
+    tables = page.evaluate(TABLES)
+    assert len([one for one in tables if one["wide"]]) >= some
+    for one in tables:
+        assert one["said"] == one["before"] == one["wide"]
+        assert not one["after"]
+        assert one["beyond"] < 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_paper_no_table_is_cut_off(visit):
+    page = visit(688)
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.emulate_media(media="print")
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    said = """() => {  // also if the page was not laid out anew before it was printed
+      const table = document.querySelector(".scroll"), hint = table.previousElementSibling;
+      table.classList.add("more");
+      hint.hidden = false;
+      return [getComputedStyle(table).maskImage, getComputedStyle(table).overflowX, getComputedStyle(hint).display];
+    }"""
+    assert page.evaluate(said) == ["none", "visible", "none"]
+    beyond = "[...document.querySelectorAll('td, th')].map((one) => one.getBoundingClientRect().right)"
+    assert max(page.evaluate(beyond)) <= 688
+
+
 def test_a_finger_scrolls_over_figures(visit):
     page = visit(375, has_touch=True, is_mobile=True)
     active = page.evaluate("Bokeh.documents[0].roots().map((one) => one.toolbar.gestures.pan.active)")
