@@ -20,6 +20,8 @@ from agents.policies import PlasticPolicy
 CONSOLE = ("/dead_fraction", "/effective_rank", "/weight_magnitude", "/replaced", "/plasticity_gap")
 ONLY_TENSORBOARD = ("stdout", "log", "json", "csv")
 
+REGIME = f"{PREFIX}regime"  # where an environment's info says it
+
 
 class PlasticityMonitor(BaseCallback):
     """Writes `plasticity/<network>/<layer>/<metric>` and, summed up, `plasticity/<network>/<metric>`.
@@ -94,7 +96,7 @@ class PlasticityMonitor(BaseCallback):
             self.initial = measurements.initial_parameters(self.policy)
 
     def _on_step(self) -> bool:
-        regime = max((int(info.get(f"{PREFIX}regime", 0)) for info in self.locals["infos"]), default=0)
+        regime = int(max([info.get(REGIME, 0) for info in self.locals["infos"]], default=0))
         if self._regime is None or regime > self._regime:
             if self._regime is not None:
                 self._until_probe = 0
