@@ -15,7 +15,7 @@ help:  ## what there is
 
 install: $(INSTALLED)  ## an environment of its own in .venv, with the versions we test with
 
-$(INSTALLED): pyproject.toml setup.cfg constraints.txt
+$(INSTALLED): pyproject.toml setup.cfg constraints.txt $(wildcard plasticity/*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0])'
 	@echo "Setting up $(VENV); the first time this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)

@@ -8,7 +8,7 @@ CLONED static double NAME(transfer)(const int64_t *l, const int64_t *reader, REA
     const REAL *means = (const REAL *)l[MEANS], *hidden = (const REAL *)l[HIDDEN];
     REAL *bias = (REAL *)reader[4];
     double change = 0;
-    for (int64_t k = 0; k < count && hidden; k++)
+    for (int64_t k = 0; k < count; k++)
         for (int64_t i = 0; i < rows; i++)
             lost[k * rows + i] = hidden[i * units + picked[k]] - (moves ? means[k] : 0);
     for (int64_t j = 0; j < outputs; j++) {
@@ -16,7 +16,6 @@ CLONED static double NAME(transfer)(const int64_t *l, const int64_t *reader, REA
         REAL moved = 0, total = 0;
         for (int64_t k = 0; k < count && moves; k++) moved += w[picked[k]] * means[k];
         if (moves) bias[j] += moved;
-        if (!hidden) continue;
         for (int64_t i = 0; i < rows; i++) {
             REAL one = 0;
             for (int64_t k = 0; k < count; k++) one += lost[k * rows + i] * w[picked[k]];
@@ -24,7 +23,7 @@ CLONED static double NAME(transfer)(const int64_t *l, const int64_t *reader, REA
         }
         change += total;
     }
-    return hidden ? change / (double)(rows * outputs) : 0;
+    return change / (double)(rows * outputs);
 }
 
 /* task: a table of layers, how many, and scratch. All transfers come first, then all fresh rows, then all zeros. */

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,22 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from plasticity.fused_adam import FusedAdam
+from plasticity.uncompiled import without_compiler
 
-
-def _without_compiler(method: Any) -> Any:
-    """One of torch's own methods, without torch's compiler: that it be told to keep out, it would be
-    imported first, which takes 70 MiB and a second.
-    """
-
-    @functools.wraps(method)
-    def call(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        is_imported = "torch._dynamo" in sys.modules
-        return (method if is_imported else getattr(method, "__wrapped__", method))(self, *args, **kwargs)
-
-    return call
-
-
-_load_state_dict = _without_compiler(Optimizer.load_state_dict)
+_load_state_dict = without_compiler(Optimizer.load_state_dict)
 _COUNTS = ("row_step", "column_step", "entry_step")  # along dimension 0, along dimension 1, for each weight
 
 
@@ -72,9 +58,9 @@ class UnitAdam(Optimizer):
         self.fused = fused
         self._in_one_pass = FusedAdam()
 
-    add_param_group = _without_compiler(Optimizer.add_param_group)
-    state_dict = _without_compiler(Optimizer.state_dict)
-    zero_grad = _without_compiler(Optimizer.zero_grad)
+    add_param_group = without_compiler(Optimizer.add_param_group)
+    state_dict = without_compiler(Optimizer.state_dict)
+    zero_grad = without_compiler(Optimizer.zero_grad)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "fused": self.fused}
