@@ -7,8 +7,8 @@ inputs, W_l, b_l and f the weights, biases and activation of layer l, and L the 
     backward    dL/dz_l = dL/dx_(l+1) * f'(z_l), with f' = [x > 0] for ReLU and 1 - x^2 for tanh, x = f(z_l)
                 dL/dW_l = (dL/dz_l)^T x_l     dL/db_l = sum over the batch of dL/dz_l     dL/dx_l = dL/dz_l W_l
 
-where dL/dx_(last) is summed over the heads. All of it is done in one call of native_mlp.h, whose products are those of
-torch's own library: what the forward pass puts out equals the modules' but for rounding.
+where dL/dx_(last) is summed over the heads. All of it is done in one call of native_mlp.h, whose products are those
+of plasticity/blas.py: what the forward pass puts out equals the modules' but for rounding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from plasticity import Network
 from plasticity.layers import HiddenLayer
-from plasticity.native import BLAS, NATIVE, NO_WORK, Table, Work, addressable, one_thread, put, table, together
+from plasticity.native import NATIVE, NO_WORK, TORCHS, Table, Work, addressable, one_thread, put, table, together
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh)
-ROWS, INPUTS, APART, _DEPTH, _HEADS, LAYERS = range(6)  # of a pass, as native_mlp.h reads it
+ROWS, INPUTS, APART, _DEPTH, _HEADS, _GEMM, LAYERS = range(7)  # of a pass, as native_mlp.h reads it
 *_, SLOPE, BEFORE, _IS_TANH, SUMS, COLUMNS = range(12)  # of each of its layers
 
 
@@ -58,8 +58,11 @@ class MLPPass:
     those, which a backward pass starts from. All are written over by the next pass.
     """
 
-    def __init__(self, mlp: PlainMLP, rows: int, of: MLPPass | None = None, first: int = 0):
-        """of: another pass, of whose rows these are some, from `first` on; slopes are its own."""
+    def __init__(self, mlp: PlainMLP, rows: int, of: MLPPass | None = None, first: int = 0, gemm: int = 0):
+        """of: another pass, of whose rows these are some, from `first` on; slopes are its own.
+
+        gemm: the address of what multiplies matrices on the way forward, in place of what does in all other passes.
+        """
         self.mlp, self.rows, self.native = mlp, rows, NATIVE[mlp.parameters[0].dtype]
         like = mlp.parameters[0]
         linears = [*mlp.hidden, *mlp.heads]
@@ -75,7 +78,7 @@ class MLPPass:
         self.to_outputs = self._slopes[depth:]
         self.inputs: Tensor = like.new_empty(0, mlp.hidden[0].in_features)
         rest = [0] * (2 * len(linears)) if not mlp.gradients else [gradient.data_ptr() for gradient in mlp.gradients]
-        rows_of_table: list[int] = [rows, 0, 0, depth, len(mlp.heads)]
+        rows_of_table: list[int] = [rows, 0, 0, depth, len(mlp.heads), gemm]
         for place, linear in enumerate(linears):
             is_tanh = place < depth and isinstance(mlp.layers[place].activation, nn.Tanh)
             weight, bias = mlp.parameters[2 * place : 2 * place + 2]
@@ -125,8 +128,9 @@ class MLPPass:
 
 def acting(mlp: PlainMLP, rows: int) -> MLPPass | Exact:
     """A forward pass for few rows that equals the modules' to the last bit: what a rollout needs."""
-    is_same = BLAS == "torch" and not any(isinstance(layer.activation, nn.Tanh) for layer in mlp.layers)
-    return MLPPass(mlp, rows) if is_same else Exact(mlp, rows)
+    gemm = TORCHS.get(mlp.parameters[0].dtype, 0)
+    is_same = gemm and not any(isinstance(layer.activation, nn.Tanh) for layer in mlp.layers)
+    return MLPPass(mlp, rows, gemm=gemm) if is_same else Exact(mlp, rows)
 
 
 class Exact:

@@ -8,6 +8,8 @@ parameters differ from SB3's by rounding; what the policy does in a rollout is t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 from agents import fast_losses as losses
 from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
+from plasticity import Network
 from plasticity.native import NATIVE, Table, Work, table, together
 
 NETWORKS = ("pi", "vf")
@@ -66,6 +69,7 @@ class FastPPO:
         self.to_log_std = None if self.log_std is None else torch.zeros_like(self.log_std)
         self.dtype = self.pi.parameters[0].dtype
         self._acting: dict[int, tuple[MLPPass | Exact, ...]] = {}
+        self._spreads: dict[bytes, tuple[Tensor, Tensor, Tensor]] = {}
         self._minibatches: dict[int, _Minibatch] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -84,11 +88,18 @@ class FastPPO:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)
             return actions, values.clone(), distribution.log_prob(actions)
-        std = self.log_std.exp().expand_as(head)
-        noise = torch.zeros_like(head) if deterministic else torch.normal(torch.zeros_like(head), torch.ones_like(head))
-        actions = head + noise * std
-        log_prob = -((actions - head) ** 2) / (2 * std**2) - std.log() - losses.HALF_LOG_2_PI
+        std, twice_variance, log = self._spread(self.log_std)
+        noise = torch.zeros_like(head) if deterministic else torch.empty_like(head).normal_()
+        actions = noise.mul_(std).add_(head)
+        log_prob = (actions - head).square_().neg_().div_(twice_variance).sub_(log).sub_(losses.HALF_LOG_2_PI)
         return actions, values.clone(), log_prob.sum(1)
+
+    def _spread(self, log_std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The standard deviation, twice its square and its logarithm, as SB3 works them out; mostly known already."""
+        if (key := log_std.numpy().tobytes()) not in self._spreads:
+            std = log_std.exp()
+            self._spreads = {key: (std, 2 * std**2, std.log())}
+        return self._spreads[key]
 
     # -- update
 
@@ -110,26 +121,27 @@ class FastPPO:
         logged: list[tuple[float, ...]] = []
         kls: list[float] = []
         go_on = True
-        for epoch in range(model.n_epochs):
-            kls = []
-            for batch in data.minibatches(model.batch_size):
-                if (rows := len(batch[0])) not in self._minibatches:
-                    self._minibatches[rows] = _Minibatch(self, rows)
-                    self._minibatches[rows].settings(*settings)
-                minibatch = self._minibatches[rows]
-                numbers, loss = minibatch(batch)
-                logged.append((*numbers, loss))
-                kls.append(numbers.kl)
-                if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
-                    go_on = False
-                    if model.verbose >= 1:
-                        print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
+        with _held_still(policy.networks):
+            for epoch in range(model.n_epochs):
+                kls = []
+                for batch in data.minibatches(model.batch_size):
+                    if (rows := len(batch[0])) not in self._minibatches:
+                        self._minibatches[rows] = _Minibatch(self, rows)
+                        self._minibatches[rows].settings(*settings)
+                    minibatch = self._minibatches[rows]
+                    numbers, loss = minibatch(batch)
+                    logged.append((*numbers, loss))
+                    kls.append(numbers.kl)
+                    if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
+                        go_on = False
+                        if model.verbose >= 1:
+                            print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
+                        break
+                    minibatch.clip(max_norm)
+                    policy.optimizer.step()
+                model._n_updates += 1
+                if not go_on:
                     break
-                minibatch.clip(max_norm)
-                policy.optimizer.step()
-            model._n_updates += 1
-            if not go_on:
-                break
         self._log(model, logged, kls, clip)
 
     def _log(self, model: Any, logged: list[tuple[float, ...]], kls: list[float], clip: float) -> None:
@@ -149,6 +161,19 @@ class FastPPO:
         record("train/clip_range", clip)
         if model.clip_range_vf is not None:
             record("train/clip_range_vf", model.clip_range_vf(model._current_progress_remaining))
+
+
+@contextmanager
+def _held_still(networks: Mapping[str, Network]) -> Iterator[None]:
+    """Vouch that inside the block nobody puts another tensor in the place of one of theirs: see `Network.steady`."""
+    stretch = object()
+    for network in networks.values():
+        network.steady = stretch
+    try:
+        yield
+    finally:
+        for network in networks.values():
+            network.steady = None
 
 
 class _Minibatch:

@@ -26,6 +26,17 @@ class FusedAdam:
 
     def __init__(self) -> None:
         self._plans: list[_Plan] = []
+        self._sums: dict[int, _Sums] = {}
+
+    def column_sums(self, parameter: nn.Parameter) -> Tensor | None:
+        """See `UnitAdam.column_sums`."""
+        known = self._sums.get(id(parameter))
+        if known is not None:
+            return known.sums if known.at == (parameter._version, parameter.data_ptr()) else None
+        if parameter.dim() == 2:
+            self._sums[id(parameter)] = _Sums(parameter)
+            self._plans.clear()
+        return None
 
     def step(
         self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], group: Mapping[str, Any]
@@ -33,25 +44,41 @@ class FusedAdam:
         """Count, and take a step of, all that can be taken here; decoupled decay has been done. Returns the others."""
         plan = next((plan for plan in self._plans if plan.is_of(parameters, states)), None)
         if plan is None:
-            plan = _Plan(parameters, states)
+            plan = _Plan(parameters, states, self._sums)
             self._plans = [plan, *self._plans[: MOST - 1]]
         plan(group)
+        for known in plan.sums:
+            known.at = (known.of._version, known.of.data_ptr())
         return plan.left
 
 
-class _Plan:
-    """What is done with some parameters, as long as their tensors are these. left: those that cannot be taken."""
+class _Sums:
+    """Room for the sums of a parameter's columns. at: its version, and where it lay, when they were worked out."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]):
+    def __init__(self, parameter: nn.Parameter):
+        self.of, self.sums, self.at = parameter, torch.zeros_like(parameter[0]), (-1, 0)
+
+
+class _Plan:
+    """What is done with some parameters, as long as their tensors are these.
+
+    left: those that cannot be taken. sums: those of the others' columns that were asked for.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], sums: Mapping[int, _Sums]):
         self._parameters, self._found = [*parameters], _found(parameters, states)
         self._addresses = [*map(Tensor.data_ptr, parameters)]
         self.left: list[nn.Parameter] = []
+        self.sums: list[_Sums] = []
         rows: dict[torch.dtype, list[tuple[int, ...]]] = {}
         for parameter, state in zip(parameters, states, strict=True):
             if (row := _row(parameter, state)) is None:
                 self.left.append(parameter)
-            else:
-                rows.setdefault(parameter.dtype, []).append(row)
+                continue
+            known = sums.get(id(parameter))
+            if known is not None:
+                self.sums.append(known)
+            rows.setdefault(parameter.dtype, []).append((*row, 0 if known is None else known.sums.data_ptr()))
         self._tables = [_Tables(own, kind) for kind, own in rows.items()]
 
     def is_of(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> bool:

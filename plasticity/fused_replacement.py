@@ -1,17 +1,18 @@
-"""Replacement of units in one pass: what `plasticity.replacement` does, for single linear layers on the CPU.
+"""Replacement of units in one pass: the picks of continual backprop and what `plasticity.replacement` does with them.
 
-Equals it but for the rounding of sums.
+For single linear layers on the CPU; equals both but for rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import is_
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from plasticity.layers import HiddenLayer, Reader, weight_of
 from plasticity.native import NATIVE, addressable, table
@@ -19,60 +20,123 @@ from plasticity.network import Network
 from plasticity.optim import UnitAdam
 
 Zeros = tuple[int, int, int, int, int]  # as native_units.h reads them
+COUNT, DRAWS, FRESH, HIDDEN, BATCH, OWN = range(6)  # of a layer there, what is another each time, and the rest
 
 
-class Picked(NamedTuple):
-    """Units of a layer that are to be replaced.
+class FusedReplacement:
+    """Replaces the least useful units of one network; remembers where a layer's tensors lie while they stay there.
 
-    units: their numbers, (count,). means: what they put out on average, (count,), or None where that is not to move.
-    remembered: tensors (units,) that are to be zero at these.
+    decay, maturity: of continual backprop. transfer: mean activations move into the readers' biases. reset: the
+    optimizers' states of replaced units start afresh.
     """
 
-    layer: HiddenLayer
-    units: NDArray[np.int64]
-    means: NDArray[np.float64] | None
-    remembered: Sequence[Tensor]
+    def __init__(self, decay: float, maturity: int, transfer: bool, reset: bool):
+        self._numbers, self._transfer, self._reset = (float(decay), maturity), transfer, reset
+        self._plans: dict[HiddenLayer, _Plan] = {}
+
+    def takes(self, network: Network, states: Mapping[str, nn.Module], layers: Sequence[HiddenLayer]) -> bool:
+        """Whether units of these layers, which `FusedContribution` has taken, can be replaced here."""
+        return all(self._is_fit(network, states[layer.name], layer) for layer in layers)
+
+    def _is_fit(self, network: Network, state: nn.Module, layer: HiddenLayer) -> bool:
+        plan, hidden = self._plans.get(layer), network.activations[layer.name]
+        if plan is None or network.steady is None or network.steady is not plan.steady:
+            if not _is_plain(layer, network):
+                return False
+            optimizers: Any = network.optimizers if self._reset else ()
+            tensors = _tensors(layer, state, optimizers)
+            if plan is None or not plan.is_of(tensors):
+                plan = self._plans[layer] = _Plan(layer, state, optimizers, tensors, self._numbers, self._transfer)
+            plan.steady = network.steady
+        return hidden.dim() == 2 and addressable(layer.weight, hidden)
+
+    def __call__(
+        self,
+        network: Network,
+        counts: Mapping[HiddenLayer, int],
+        draws: Sequence[Tensor],
+        fresh: Callable[[HiddenLayer, int], Tensor],
+    ) -> None:
+        """Replace so many units of each layer, all of which `takes` has just been asked for.
+
+        draws: for each layer float32 (units,), which decide between units of equal utility. fresh: as in
+        `replace_units`. Also counts what is replaced, and notes the mean absolute change of the readers' outputs.
+        """
+        kind = next(iter(counts)).weight.dtype
+        rows = [fresh(layer, count).to(kind) for layer, count in counts.items()]
+        plans, longest = [self._plans[layer] for layer in counts], 0
+        for (layer, count), plan, own, new in zip(counts.items(), plans, draws, rows, strict=True):
+            hidden = network.activations[layer.name]
+            plan.table[:OWN] = count, own.data_ptr(), new.data_ptr(), hidden.data_ptr(), len(hidden)
+            longest = max(longest, count * len(hidden), layer.units)
+        scratch = torch.empty(longest, dtype=torch.float64)
+        task = table([scratch.data_ptr(), len(plans), *(plan.table.ctypes.data for plan in plans)])
+        NATIVE[kind].replace(task.ctypes.data)
+        increment_version([weight for plan in plans for weight in plan.weights])
 
 
-def is_fit(layer: HiddenLayer, network: Network) -> bool:
-    """Whether `replace_in_one_pass` can replace units of a layer that `FusedContribution` takes."""
-    hidden, linears = network.activations[layer.name], [layer.linear, *(reader.linear for reader in layer.readers)]
+class _Plan:
+    """What the kernel reads of a layer; holds all it points to.
+
+    weights: all that change. steady: see `Network.steady`, when last looked at.
+    """
+
+    steady: object | None = None
+
+    def __init__(
+        self,
+        layer: HiddenLayer,
+        state: nn.Module,
+        optimizers: Sequence[UnitAdam],
+        tensors: Sequence[Tensor],
+        numbers: tuple[float, int],
+        transfer: bool,
+    ):
+        self._tensors, self._addresses = tensors, [*map(Tensor.data_ptr, tensors)]
+        self.weights = [layer.weight, *(weight_of(reader.linear) for reader in layer.readers)]
+        self._readers = table([n for reader in layer.readers for n in _reader(layer, reader, transfer)])
+        self._zeros = table([n for entry in _zeros(layer, state, optimizers) for n in entry])
+        self._picked = torch.empty(layer.units, dtype=torch.int64)
+        self._means = torch.zeros(layer.units, dtype=layer.weight.dtype)
+        told = (state._buffers[name] for name in ("utility", "mean_activation", "age", "replaced", "output_change"))
+        self.table = table(
+            [
+                *(0, 0, 0, 0, 0, layer.units, layer.weight.data_ptr(), layer.weight.shape[1]),
+                *(tensor.data_ptr() for tensor in told if tensor is not None),
+                *(self._picked.data_ptr(), self._means.data_ptr(), self._readers.ctypes.data, len(layer.readers)),
+                *(self._zeros.ctypes.data, len(self._zeros) // 5, *numbers, int(transfer)),
+            ]
+        )
+
+    def is_of(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are the tensors, and lie where they lay."""
+        return (
+            len(tensors) == len(self._tensors)
+            and all(map(is_, tensors, self._tensors))
+            and [*map(Tensor.data_ptr, tensors)] == self._addresses
+        )
+
+
+def _is_plain(layer: HiddenLayer, network: Network) -> bool:
+    linears = [layer.linear, *(reader.linear for reader in layer.readers)]
     biases = [bias for linear in linears if (bias := linear._parameters.get("bias")) is not None]
     return (
         layer.norm is None
         and not layer.noise_readers
         and not (network.sync_twins and layer.name in network.twins)
-        and hidden.dim() == 2
-        and addressable(layer.weight, hidden, *biases)
+        and addressable(layer.weight, *biases)
         and all(type(optimizer) is UnitAdam for optimizer in network.optimizers)
     )
 
 
-def replace_in_one_pass(
-    network: Network, picked: Sequence[Picked], fresh: Callable[[HiddenLayer, int], Tensor], reset_optimizer: bool
-) -> list[float]:
-    """`replace_units` where all layers are fit; the mean absolute change of each layer's readers' outputs."""
-    kind = picked[0].layer.weight.dtype
-    optimizers: Any = network.optimizers if reset_optimizer else ()
-    changes, longest = np.zeros(len(picked)), 0
-    held: list[Any] = []  # what the tables point to
-    layers: list[int] = []
-    for place, (layer, units, means, remembered) in enumerate(picked):
-        count, hidden = len(units), network.activations[layer.name]
-        rows = fresh(layer, count).to(layer.weight)
-        moved = torch.zeros(count, dtype=kind) if means is None else torch.from_numpy(means).to(kind)
-        readers = table([n for reader in layer.readers for n in _reader(layer, reader, means is not None)])
-        zeros = table([n for entry in _zeros(layer, remembered, optimizers) for n in entry])
-        held += [units, rows, moved, readers, zeros]
-        layers += [units.ctypes.data, count, rows.data_ptr(), layer.weight.data_ptr(), rows.shape[1]]
-        layers += [moved.data_ptr(), hidden.data_ptr(), len(hidden), layer.units]
-        layers += [readers.ctypes.data, len(layer.readers), zeros.ctypes.data, len(zeros) // 5]
-        layers += [changes.ctypes.data + 8 * place]
-        longest = max(longest, count * len(hidden))
-    every, scratch = table(layers), torch.empty(longest, dtype=kind)
-    task = table([every.ctypes.data, len(picked), scratch.data_ptr()])
-    NATIVE[kind].replace(task.ctypes.data)
-    return [float(change) for change in changes]
+def _tensors(layer: HiddenLayer, state: nn.Module, optimizers: Sequence[UnitAdam]) -> list[Tensor]:
+    """All that belongs to a layer."""
+    readers = [reader.linear for reader in layer.readers]
+    own = [layer.weight, layer.bias, *map(weight_of, readers)]
+    states = (state for parameter in own for state in _states(parameter, optimizers))
+    biases = (reader._parameters.get("bias") for reader in readers)
+    every: Iterator[Any] = chain(own, biases, state._buffers.values(), *map(dict.values, states))
+    return [tensor for tensor in every if tensor is not None]
 
 
 def _reader(layer: HiddenLayer, reader: Reader, moves: bool) -> tuple[int, ...]:
@@ -83,9 +147,10 @@ def _reader(layer: HiddenLayer, reader: Reader, moves: bool) -> tuple[int, ...]:
     return weight.data_ptr(), *weight.shape, reader.first, bias.data_ptr() if takes else 0
 
 
-def _zeros(layer: HiddenLayer, remembered: Sequence[Tensor], optimizers: Sequence[UnitAdam]) -> Iterator[Zeros]:
+def _zeros(layer: HiddenLayer, state: nn.Module, optimizers: Sequence[UnitAdam]) -> Iterator[Zeros]:
     """All numbers of units that are to be zero afterwards."""
-    yield from map(_rows, remembered)
+    for name in ("utility", "mean_activation", "age"):
+        yield _rows(state.get_buffer(name))
     if layer.bias is not None:
         yield _rows(layer.bias)
     for parameter in (layer.weight, layer.bias):

@@ -11,12 +11,10 @@
 #ifdef _MSC_VER
 #define EXPORT __declspec(dllexport)
 #define INLINE static __forceinline
-#define ONCE __declspec(noinline)
 #define restrict __restrict
 #else
 #define EXPORT
 #define INLINE static inline __attribute__((always_inline))
-#define ONCE CLONED __attribute__((noinline))
 #endif
 
 /* One library for all processors of a kind: the best version is chosen when it is loaded. */
@@ -29,12 +27,11 @@
 #define HALF_LOG_2_PI 0.91893853320467274178
 enum { LOSS, CLIPPED, KL, ENTROPY };
 /* Of a pass through a network, and of each of its layers: see native_mlp.h. */
-enum { ROWS, INPUTS, APART, DEPTH, HEADS, LAYERS };
+enum { ROWS, INPUTS, APART, DEPTH, HEADS, GEMM, LAYERS };
 enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
 /* Of a layer whose units are replaced: see native_units.h. */
-enum { PICKED, COUNT, FRESH, INCOMING, FAN_IN, MEANS, HIDDEN, BATCH, UNITS, READERS, READER_COUNT, ZEROS, ZERO_COUNT };
-enum { CHANGE = ZERO_COUNT + 1, REPLACED };
-
+enum { COUNT, DRAWS, FRESH, HIDDEN, BATCH, UNITS, INCOMING, FAN_IN, UTILITY, MEAN, AGE, REPLACED, CHANGE, PICKED, MEANS };
+enum { READERS = MEANS + 1, READER_COUNT, ZEROS, ZERO_COUNT, DECAY, MATURITY, MOVES };
 
 /* PPO's clipped loss of one row: adds to `numbers`, returns dL/d log pi times the batch's size. */
 INLINE double surrogate(double log_prob, double old, double advantage, double clip, double *numbers) {

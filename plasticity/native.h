@@ -36,78 +36,82 @@ INLINE void NAME(correct)(const int64_t *counts, int64_t size, const double *n, 
             if (counts[k] >= seconds) scale[k] = (REAL)(1 / sqrt(1 - pow(n[2], (double)counts[k])));
 }
 
-/* A row of a parameter that is counted by unit. */
-INLINE void NAME(adam_row)(REAL *restrict p, const REAL *restrict g, REAL *restrict m, REAL *restrict v, int64_t size,
-                           REAL own_length, REAL own_scale, const REAL *restrict lengths, const REAL *restrict scales,
-                           REAL decay, REAL keep, REAL new1, REAL new2, REAL eps) {
+/* Some weights. by_column: each has a length and scale of its own, too; sized: sums grow by each weight's size. Both
+   are known where this is called, so that there is a loop for each case. */
+INLINE void NAME(adam_some)(REAL *restrict p, const REAL *restrict g, REAL *restrict m, REAL *restrict v, int64_t size,
+                            REAL own_length, REAL own_scale, const REAL *restrict lengths, const REAL *restrict scales,
+                            REAL *restrict sums, const REAL *n, int by_column, int sized) {
+    const REAL decay = n[0], keep = n[1], new1 = n[2], new2 = n[3], eps = n[4];
     for (int64_t i = 0; i < size; i++) {
         const REAL gradient = g[i] + decay * p[i];
         const REAL mean = m[i] + (gradient - m[i]) * new1, square = keep * v[i] + new2 * gradient * gradient;
         /* the smaller count decides, and it has the smaller correction */
-        const REAL length = own_length > lengths[i] ? own_length : lengths[i];
-        const REAL scale = own_scale > scales[i] ? own_scale : scales[i];
+        const REAL length = by_column && lengths[i] > own_length ? lengths[i] : own_length;
+        const REAL scale = by_column && scales[i] > own_scale ? scales[i] : own_scale;
+        const REAL weight = p[i] - length * mean / (SQRT(square) * scale + eps);
         m[i] = mean;
         v[i] = square;
-        p[i] -= length * mean / (SQRT(square) * scale + eps);
+        p[i] = weight;
+        if (sized) sums[i] += ABS(weight);
     }
 }
 
-/* task: for each parameter its address, and those of gradient, mean and square; rows, columns; the addresses of its
-   count, and of the counts of its rows and of its columns, or 0; and how many parameters. Then n: lr, beta1, beta2,
-   eps, decay; for both betas the factors (see `correct`) and how many; and scratch. */
+/* t, a parameter: its address, and those of gradient, mean and square; rows, columns; the addresses of its count, of the
+   counts of its rows and of its columns, and of where the sums over rows of its weights' sizes go, or 0. task: such
+   tables; how many; n: lr, beta1, beta2, eps, decay; for both betas the factors (see `correct`) and how many; scratch. */
 CLONED EXPORT void NAME(adam)(const int64_t *task) {
     const int64_t *table = (const int64_t *)task[0], parameters = task[1], firsts = task[4], seconds = task[6];
     const double *n = (const double *)task[2], *first = (const double *)task[3], *second = (const double *)task[5];
-    REAL *scratch = (REAL *)task[7];
-    const REAL decay = (REAL)n[4], keep = (REAL)n[2], new1 = (REAL)(1 - n[1]), new2 = (REAL)(1 - n[2]);
-    const REAL eps = (REAL)n[3];
-    for (const int64_t *t = table; t < table + 9 * parameters; t += 9) {
-        REAL *restrict p = (REAL *)t[0], *restrict m = (REAL *)t[2], *restrict v = (REAL *)t[3];
-        const REAL *restrict g = (const REAL *)t[1];
-        const int64_t rows = t[4], columns = t[5];
-        double *step = (double *)t[6];
-        *step += 1;
-        if (!t[7]) { /* one count for all */
-            int64_t count = (int64_t)*step;
-            REAL length, scale;
-            NAME(correct)(&count, 1, n, first, firsts, second, seconds, &length, &scale);
-            for (int64_t i = 0; i < rows * columns; i++) {
-                const REAL gradient = g[i] + decay * p[i];
-                const REAL mean = m[i] + (gradient - m[i]) * new1, square = keep * v[i] + new2 * gradient * gradient;
-                m[i] = mean;
-                v[i] = square;
-                p[i] -= length * mean / (SQRT(square) * scale + eps);
-            }
-            continue;
+    REAL none = 0;
+    const REAL numbers[] = {(REAL)n[4], (REAL)n[2], (REAL)(1 - n[1]), (REAL)(1 - n[2]), (REAL)n[3]};
+    for (const int64_t *t = table; t < table + 10 * parameters; t += 10) {
+        REAL *p = (REAL *)t[0], *m = (REAL *)t[2], *v = (REAL *)t[3], *sums = (REAL *)t[9], longest = 0, largest = 0;
+        const REAL *g = (const REAL *)t[1];
+        int64_t rows = t[4], columns = t[5], *counts = (int64_t *)t[7], count = (int64_t)++*(double *)t[6];
+        const int counted = counts != 0;
+        REAL *row_length = (REAL *)task[7], *row_scale = row_length + rows;
+        REAL *column_length = row_scale + rows, *column_scale = column_length + columns;
+        for (int64_t i = 0; i < columns && sums; i++) sums[i] = 0;
+        if (counts) {
+            for (int64_t j = 0; j < rows; j++) counts[j]++;
+            NAME(correct)(counts, rows, n, first, firsts, second, seconds, row_length, row_scale);
+        } else { /* one count for all */
+            NAME(correct)(&count, 1, n, first, firsts, second, seconds, row_length, row_scale);
+            if (!sums) columns *= rows, rows = 1;
         }
-        REAL *row_length = scratch, *row_scale = row_length + rows;
-        REAL *restrict column_length = row_scale + rows, *restrict column_scale = column_length + columns;
-        int64_t *counts = (int64_t *)t[7];
-        for (int64_t j = 0; j < rows; j++) counts[j]++;
-        NAME(correct)(counts, rows, n, first, firsts, second, seconds, row_length, row_scale);
-        for (int64_t i = 0; i < columns; i++) column_length[i] = column_scale[i] = 0;
-        if ((counts = (int64_t *)t[8])) {
+        if (counts && columns == 1 && !t[8] && !sums) { /* its rows as the columns of a single row: many at once */
+            column_length = row_length, column_scale = row_scale, columns = rows, rows = 1;
+            row_length = row_scale = &none, longest = 1;
+        } else if (counts && (counts = (int64_t *)t[8])) {
             for (int64_t i = 0; i < columns; i++) counts[i]++;
             NAME(correct)(counts, columns, n, first, firsts, second, seconds, column_length, column_scale);
+            for (int64_t i = 0; i < columns; i++) {
+                longest = column_length[i] > longest ? column_length[i] : longest;
+                largest = column_scale[i] > largest ? column_scale[i] : largest;
+            }
         }
-        for (int64_t j = 0; j < rows; j++) {
-            const int64_t at = j * columns;
-            NAME(adam_row)(p + at, g + at, m + at, v + at, columns, row_length[j], row_scale[j], column_length,
-                           column_scale, decay, keep, new1, new2, eps);
+        for (int64_t j = 0; j < rows; j++, p += columns, g += columns, m += columns, v += columns) {
+            const REAL length = row_length[counted ? j : 0], scale = row_scale[counted ? j : 0];
+            const int by_column = length < longest || scale < largest; /* or no column's count is smaller */
+#define ADAM(by_column, sized)                                                                                         \
+    NAME(adam_some)(p, g, m, v, columns, length, scale, column_length, column_scale, sums, numbers, by_column, sized)
+            if (by_column && sums) ADAM(1, 1);
+            else if (by_column) ADAM(1, 0);
+            else if (sums) ADAM(0, 1);
+            else ADAM(0, 0);
+#undef ADAM
         }
     }
 }
 
 /* -- continual backprop -------------------------------------------------------------------------------------------- */
 
-/* Of each unit the sum of h and of |h| over the rows, one after the other; compiled once, so that it is the same to the
-   last bit whoever asks. positive: whether it is known that none of them
-   is negative, so that both are the same. */
-ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, int positive, REAL *sums) {
+/* Of each unit the sum of h and of |h| over the rows, one after the other. */
+CLONED static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, REAL *sums) {
     int negative = 0;
     for (int64_t i = 0; i < 2 * units; i++) sums[i] = 0;
     NAME(sum_columns)(h, rows, units, sums + units, units, 1);
-    for (int64_t i = 0; i < rows * units && !positive; i++) negative |= h[i] < 0;
+    for (int64_t i = 0; i < rows * units; i++) negative |= h[i] < 0;
     if (!negative)
         for (int64_t i = 0; i < units; i++) sums[i] = sums[units + i];
     else
@@ -116,18 +120,22 @@ ONCE static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, int
 
 /* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
    its readers and how many; the sums, or room for them; room; decay, maturity, the replacement rate's numerator and
-   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column. */
+   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column, and
+   the sums of its columns' sizes or, where they are not known, 0. */
 CLONED EXPORT void NAME(contribution)(const int64_t *t) {
     const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
     int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
     const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     const REAL fresh = (REAL)(1 - as_double(t[11]));
-    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, 0, (REAL *)t[9]);
+    if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
     for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
-    for (const int64_t *r = readers; r < readers + 4 * t[8]; r += 4) {
+    for (const int64_t *r = readers; r < readers + 5 * t[8]; r += 5) {
+        const REAL *restrict known = (const REAL *)r[4];
         weights += r[1];
-        NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
+        if (known)
+            for (int64_t i = 0; i < units; i++) outgoing[i] += known[r[3] + i];
+        else NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
     }
     const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
     for (int64_t i = 0; i < units; i++) {

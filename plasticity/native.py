@@ -16,6 +16,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from struct import Struct
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plasticity.blas import Products, products
+from plasticity.blas import Products, of_torch, products
 
 MISSING = (
     "Pliant's compiled part is missing or out of date: install a C compiler (such as gcc) and install Pliant again "
@@ -31,6 +32,7 @@ MISSING = (
 )
 Table: TypeAlias = NDArray[np.int64]
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+_FRACTION, _BITS = Struct("d"), Struct("q")
 _LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
 _SIGNATURES = {  # of what is no task
     "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
@@ -95,10 +97,8 @@ def together(first: Work, second: Work, *, alone: bool | None = None) -> None:
 
 def table(numbers: Sequence[int | float]) -> Table:
     """A table as native.c reads it: fractions lie there as their bits (`put` changes one)."""
-    found = np.empty(len(numbers), np.int64)
-    for place, number in enumerate(numbers):
-        put(found, place, number)
-    return found
+    bits = [_BITS.unpack(_FRACTION.pack(n))[0] if isinstance(n, float) else n for n in numbers]
+    return np.array(bits, np.int64)
 
 
 def put(into: Table, place: int, number: int | float) -> None:
@@ -143,7 +143,7 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
     if found is None or found.origin is None:
         return {}, None
     library = ctypes.CDLL(found.origin)
-    if not hasattr(library, "is_intel"):
+    if not hasattr(library, "take_thread_setter"):
         return {}, None  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
@@ -157,6 +157,7 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
             function.restype = _NUMBER if field.name in _TELLING else None
         sets[kind] = Native(**functions)
     library.together.argtypes, library.together.restype = [*_LIST, *_LIST], None
+    library.take_thread_setter.argtypes, library.take_thread_setter.restype = [_COUNT, _ADDRESS], None
     return sets, library
 
 
@@ -164,13 +165,27 @@ def use(found: Products) -> str:
     """Have products of matrices done by these from now on; whose they are."""
     _library.take_gemm_float32(ctypes.cast(found.sgemm, _ADDRESS))
     _library.take_gemm_float64(ctypes.cast(found.dgemm, _ADDRESS))
-    _library.take_set_threads(ctypes.cast(found.set_threads, _ADDRESS) if found.set_threads else None)
+    _take_thread_setter(0, found)
     return found.owner
+
+
+def _take_thread_setter(library: int, found: Products) -> None:
+    _library.take_thread_setter(library, ctypes.cast(found.set_threads, _ADDRESS) if found.set_threads else None)
+
+
+def _torchs() -> dict[torch.dtype, int]:
+    found = of_torch()
+    if _library is None or found is None:
+        return {}
+    _take_thread_setter(1, found)
+    functions = {torch.float32: found.sgemm, torch.float64: found.dgemm}
+    return {kind: ctypes.cast(function, _ADDRESS).value or 0 for kind, function in functions.items()}
 
 
 NATIVE, _library = _load()
 _together: Any = None if _library is None else _library.together
 BLAS = "" if _library is None else use(products(bool(_library.is_intel())))
+TORCHS = _torchs()  # addresses of what torch itself multiplies matrices with, where they are known
 
 
 def addressable(*tensors: Tensor) -> bool:

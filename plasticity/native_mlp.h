@@ -1,7 +1,8 @@
 /* Multi-layer perceptrons forward and backward for one floating type: agents/fast_mlp.py has the formulas.
 
-   A pass is a table: rows, address of the inputs and how far apart their rows are, hidden layers, heads; then for each
-   layer, heads last, the columns below. A layer's `BEFORE` and `SUMS` may be 0. */
+   A pass is a table: rows, address of the inputs and how far apart their rows are, hidden layers, heads, the function
+   that multiplies matrices on the way forward, or 0 for that of all others; then for each layer, heads last, the columns
+   below. A layer's `BEFORE` and `SUMS` may be 0. */
 
 /* BLAS's, whose matrices lie column by column. Some read their sizes as 32 bits, some as 64: where the lower ones come
    first, as on all processors that torch runs on, both find the same number. */
@@ -13,11 +14,17 @@ static NAME(gemm_t) NAME(gemm);
 EXPORT void NAME(take_gemm)(const void *address) { NAME(gemm) = (NAME(gemm_t))address; }
 
 /* into (rows, columns) = a b + keep * into; a (rows, inner) and b (inner, columns), or turned in memory. */
+INLINE void NAME(product_by)(NAME(gemm_t) gemm, const REAL *a, int64_t a_apart, int a_turned, const REAL *b,
+                             int64_t b_apart, int b_turned, REAL keep, REAL *into, int64_t rows, int64_t columns,
+                             int64_t inner) {
+    const REAL one = 1;
+    gemm(b_turned ? "T" : "N", a_turned ? "T" : "N", &columns, &rows, &inner, &one, b, &b_apart, a, &a_apart,
+         &keep, into, &columns);
+}
+
 INLINE void NAME(product)(const REAL *a, int64_t a_apart, int a_turned, const REAL *b, int64_t b_apart, int b_turned,
                           REAL keep, REAL *into, int64_t rows, int64_t columns, int64_t inner) {
-    const REAL one = 1;
-    NAME(gemm)(b_turned ? "T" : "N", a_turned ? "T" : "N", &columns, &rows, &inner, &one, b, &b_apart, a, &a_apart,
-               &keep, into, &columns);
+    NAME(product_by)(NAME(gemm), a, a_apart, a_turned, b, b_apart, b_turned, keep, into, rows, columns, inner);
 }
 
 CLONED static void NAME(start_with)(const REAL *restrict bias, int64_t rows, int64_t units, REAL *restrict into) {
@@ -29,6 +36,28 @@ CLONED static void NAME(rectify)(REAL *restrict z, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++) z[i] = z[i] < 0 ? 0 : z[i]; /* NaN passes, as in torch */
 }
 
+/* The same, and the sums over the rows of what comes of it, as `sum_units` has them. */
+CLONED static void NAME(rectify_and_sum)(REAL *restrict z, int64_t rows, int64_t units, REAL *restrict sums) {
+    REAL *restrict total = sums + units;
+    int64_t row = 0;
+    for (int64_t i = 0; i < units; i++) total[i] = 0;
+    for (; row + 4 <= rows; row += 4) {
+        REAL *restrict a = z + row * units, *restrict b = a + units, *restrict c = b + units, *restrict d = c + units;
+        for (int64_t i = 0; i < units; i++) {
+            a[i] = a[i] < 0 ? 0 : a[i];
+            b[i] = b[i] < 0 ? 0 : b[i];
+            c[i] = c[i] < 0 ? 0 : c[i];
+            d[i] = d[i] < 0 ? 0 : d[i];
+            total[i] += (a[i] + b[i]) + (c[i] + d[i]);
+        }
+    }
+    for (; row < rows; row++) {
+        REAL *restrict a = z + row * units;
+        for (int64_t i = 0; i < units; i++) total[i] += a[i] = a[i] < 0 ? 0 : a[i];
+    }
+    for (int64_t i = 0; i < units; i++) sums[i] = total[i];
+}
+
 CLONED static void NAME(squash)(REAL *restrict z, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++) z[i] = TANH(z[i]);
 }
@@ -37,13 +66,16 @@ CLONED EXPORT void NAME(forward)(const int64_t *t) {
     const REAL *x = (const REAL *)t[INPUTS];
     int64_t apart = t[APART];
     const int64_t rows = t[ROWS], *l = t + LAYERS;
+    const NAME(gemm_t) gemm = t[GEMM] ? (NAME(gemm_t))t[GEMM] : NAME(gemm);
     for (int64_t layer = 0; layer < t[DEPTH] + t[HEADS]; layer++, l += COLUMNS) {
         REAL *out = (REAL *)l[OUTPUT];
         NAME(start_with)((const REAL *)l[BIAS], rows, l[OUT], out);
-        NAME(product)(x, apart, 0, (const REAL *)l[WEIGHT], l[IN], 1, 1, out, rows, l[OUT], l[IN]);
+        NAME(product_by)(gemm, x, apart, 0, (const REAL *)l[WEIGHT], l[IN], 1, 1, out, rows, l[OUT], l[IN]);
         if (layer >= t[DEPTH]) continue; /* heads all read the last hidden layer */
-        (l[IS_TANH] ? NAME(squash) : NAME(rectify))(out, rows * l[OUT]);
-        if (l[SUMS]) NAME(sum_units)(out, rows, l[OUT], !l[IS_TANH], (REAL *)l[SUMS]);
+        if (l[IS_TANH]) NAME(squash)(out, rows * l[OUT]);
+        else if (l[SUMS]) NAME(rectify_and_sum)(out, rows, l[OUT], (REAL *)l[SUMS]);
+        else NAME(rectify)(out, rows * l[OUT]);
+        if (l[SUMS] && l[IS_TANH]) NAME(sum_units)(out, rows, l[OUT], (REAL *)l[SUMS]);
         x = out;
         apart = l[OUT];
     }

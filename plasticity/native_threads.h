@@ -5,9 +5,21 @@
 
 typedef void (*task_t)(const int64_t *);
 typedef int (*set_threads_t)(int);
-static set_threads_t set_threads; /* of the library that multiplies matrices; returns how many it were */
+enum { LIBRARIES = 2 }; /* that multiply matrices: the one for most, and torch's own */
+static set_threads_t set_threads[LIBRARIES]; /* or 0; returns how many threads it were */
 
-EXPORT void take_set_threads(const void *address) { set_threads = (set_threads_t)address; }
+EXPORT void take_thread_setter(int64_t library, const void *address) {
+    set_threads[library] = (set_threads_t)address;
+}
+
+static void use_one_thread(int *before) {
+    for (int i = 0; i < LIBRARIES; i++) before[i] = set_threads[i] ? set_threads[i](1) : 0;
+}
+
+static void use_as_many_threads_as(const int *before) {
+    for (int i = 0; i < LIBRARIES; i++)
+        if (set_threads[i]) set_threads[i](before[i]);
+}
 
 static void run_all(const int64_t *tasks, int64_t count) {
     for (const int64_t *t = tasks; t < tasks + 2 * count; t += 2) ((task_t)t[0])((const int64_t *)t[1]);
@@ -38,7 +50,8 @@ INLINE void pause_briefly(void) {
 INLINE unsigned look(const unsigned *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
 
 static void *help(void *nothing) {
-    if (set_threads) set_threads(1);
+    int before[LIBRARIES];
+    use_one_thread(before);
     for (unsigned seen = 0;;) {
         for (int looks = 0; look(&helper.asked) == seen && looks < LOOKS; looks++) pause_briefly();
         if (look(&helper.asked) == seen) {
@@ -80,7 +93,8 @@ static int there_is_help(void) {
 
 /* Both lists of tasks at once, the first by the helper; by one thread where there is none, or it is in use. */
 EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds) {
-    const int before = set_threads ? set_threads(1) : 0;
+    int before[LIBRARIES];
+    use_one_thread(before);
     if (!firsts || pthread_mutex_trylock(&helper.use)) {
         run_all(first, firsts);
         run_all(second, seconds);
@@ -105,11 +119,14 @@ EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second
         }
         pthread_mutex_unlock(&helper.use);
     }
-    if (set_threads) set_threads(before);
+    use_as_many_threads_as(before);
 }
 #else
 EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds) {
+    int before[LIBRARIES];
+    use_one_thread(before);
     run_all(first, firsts);
     run_all(second, seconds);
+    use_as_many_threads_as(before);
 }
 #endif

@@ -23,6 +23,8 @@ class Network:
     input_gradients, output_gradients: for each layer, by name, what the backward pass of that forward pass brought to
         the activation's input and to its output; kept only once `record_gradients` was called.
     wants_sums: whether a method has asked for `sums`, where a pass can give them cheaply.
+    steady: another object for each stretch of training in which nobody puts another tensor in the place of one of this
+        network's, its states' or its methods', nor freezes any; None where nobody vouches for that.
     optimizers: the first is the one whose steps train the network; a weight's state may lie in any of them.
     linears: the layers whose weights and biases belong to this network (default: hidden layers and their readers).
     log_std: free parameters that scale a policy's noise; regularisers leave them alone unless asked.
@@ -51,6 +53,7 @@ class Network:
         self._seen: dict[str, Tensor] = {}
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.wants_sums = False
+        self.steady: object | None = None
         self._check()
         self._recorders = [_Recorder(self.activations, layer.name, layer.activation) for layer in self.layers]
         self._gradient_recorders: list[_GradientRecorder] = []

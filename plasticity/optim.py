@@ -163,6 +163,11 @@ class UnitAdam(Optimizer):
                 state[name] = torch.full((size,), int(state["step"]), dtype=torch.int64, device=parameter.device)
         return state
 
+    def column_sums(self, parameter: nn.Parameter) -> Tensor | None:
+        """The sums of |weights| over the rows of a matrix, (columns,), as the latest step left it; they come with steps
+        in one pass once they were asked for. None where they are not known, or something else has changed it since."""
+        return self._in_one_pass.column_sums(parameter)
+
     def steps(self, parameter: nn.Parameter) -> Tensor:
         """Gradient steps since the last reset, one integer for each weight of `parameter`, in its shape."""
         state = self.state.get(parameter) or {"step": 0}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from plasticity.fused_contribution import FusedContribution
-from plasticity.fused_replacement import Picked, is_fit, replace_in_one_pass
+from plasticity.fused_replacement import FusedReplacement
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
 from plasticity.layers import HiddenLayer
@@ -60,6 +60,7 @@ class ContinualBackpropConfig:
 
     def build(self, network: Network, seed: int) -> ContinualBackprop:
         """The intervention for one network."""
+        network.wants_sums = True
         return ContinualBackprop(network.layers, seed=seed, stream=network.name, **asdict(self))
 
 
@@ -95,7 +96,10 @@ class ContinualBackprop(nn.Module, Intervention):
         self._numerator, self._denominator = rate.numerator, rate.denominator
         for state in self.layers.values():
             state.denominator.fill_(self._denominator)  # type: ignore[operator]
-        self._in_one_pass = FusedContribution()
+        self._states: dict[str, Any] = self.layers._modules  # found sooner than the attribute of a module
+        running, resets = (self.config.decay, self.config.maturity), self.config.reset_optimizer == "unit"
+        self._contribution = FusedContribution(*running, (self._numerator, self._denominator))
+        self._replacement = FusedReplacement(*running, self.config.mean_transfer, resets)
         self._quiet: dict[str, int] = {}  # for so many steps no budget can come to a unit, were all units eligible
         self.register_load_state_dict_post_hook(_rescale_budgets)  # type: ignore[no-untyped-call]
         self._warn_of_inexact_transfer(layers)
@@ -112,6 +116,9 @@ class ContinualBackprop(nn.Module, Intervention):
                 stacklevel=3,
             )
 
+    def before_step(self, network: Network) -> None:
+        self._contribution.prepare(network)
+
     def after_step(self, network: Network) -> None:
         counts = self._count_in_one_pass(network)
         if counts is None:
@@ -121,9 +128,8 @@ class ContinualBackprop(nn.Module, Intervention):
                 count = self._spend(layer.name, self.state(layer))
                 if count is not None:
                     counts[layer] = count.cpu().numpy()
-        elif all(is_fit(layer, network) for layer in counts):
-            if counts:
-                self._replace_in_one_pass(network, counts)
+        elif counts and self._replacement.takes(network, self._states, [*counts]):
+            self._replace_in_one_pass(network, counts)
             return
         if counts:
             self._replace(network, {layer.name: self._pick(self.state(layer), n) for layer, n in counts.items()})
@@ -133,9 +139,7 @@ class ContinualBackprop(nn.Module, Intervention):
         config = self.config
         if config.utility != "contribution" or config.rounding != "carry":
             return None
-        states: Any = self.layers._modules
-        rate = self._numerator, self._denominator
-        counts = self._in_one_pass(network, states, config.decay, config.maturity, rate)
+        counts = self._contribution(network, self._states)
         if counts is not None and self._quiet:
             self._quiet.clear()
         return counts
@@ -157,7 +161,7 @@ class ContinualBackprop(nn.Module, Intervention):
 
     def _order(self, state: _UnitState) -> NDArray[np.int64]:
         """A layer's units, (*replicas, units): the eligible ones from the least useful to the most, then all others."""
-        age, utility = state.age.cpu().numpy(), state.utility.double().cpu().numpy()
+        age, utility = state.age.cpu().numpy(), state.utility.cpu().numpy().astype(np.float64)
         worth = np.where(age > self.config.maturity, utility / (1 - self.config.decay**age), np.inf)
         return np.lexsort((self.random.unit(*worth.shape).numpy(), worth))
 
@@ -203,23 +207,13 @@ class ContinualBackprop(nn.Module, Intervention):
             states[name].start_afresh(mask, changes[name])
 
     def _replace_in_one_pass(self, network: Network, counts: dict[HiddenLayer, int]) -> None:
-        """`_pick` and `_replace` by a kernel."""
-        picked = []
-        for layer, count in counts.items():
-            state = self.state(layer)
-            units = np.sort(self._order(state)[:count])  # fresh rows come in this order
-            means = None
-            if self.config.mean_transfer:
-                ages = state.age.numpy()[units]
-                means = state.mean_activation.numpy()[units] / (1 - self.config.decay**ages)
-            picked.append(Picked(layer, units, means, (state.utility, state.mean_activation, state.age)))
-        changes = replace_in_one_pass(network, picked, self._fresh, self.config.reset_optimizer == "unit")
-        for one, change in zip(picked, changes, strict=True):
-            self.state(one.layer).note(len(one.units), change)
+        """`_pick` and `_replace` by a kernel, with the same draws."""
+        draws = [self.random.unit(layer.units) for layer in counts]
+        self._replacement(network, counts, draws, self._fresh)
 
     def _fresh(self, layer: HiddenLayer, count: int) -> Tensor:
-        bound = float(self.state(layer).bound)
-        return self.random.uniform(count, layer.incoming().shape[-1], bound=bound)
+        state: Any = self._states[layer.name]
+        return self.random.uniform(count, layer.incoming().shape[-1], bound=state.bound.item())
 
     def telemetry(self) -> dict[str, float]:
         """For each layer: `replaced` so far, `eligible_fraction`, `age_p10`, `age_p50`, `age_p90` (gradient steps) and
@@ -278,10 +272,7 @@ class _UnitState(nn.Module):
         self.utility[mask] = 0
         self.mean_activation[mask] = 0
         self.age[mask] = 0
-        self.note(mask.sum(), output_change)
-
-    def note(self, replaced: Tensor | int, output_change: Tensor | float) -> None:
-        self.replaced.add_(replaced)
+        self.replaced.add_(mask.sum())
         self.output_change.fill_(output_change)
 
 

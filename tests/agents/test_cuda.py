@@ -49,7 +49,7 @@ def test_the_budget_is_looked_at_only_when_a_unit_may_be_due(monkeypatch):
     """On a GPU each look waits for all that is under way. 12 units at 1/100 each: one is due every ninth step or so."""
     model = mlp((4, 12, 2), nn.ReLU)
     method = ContinualBackprop((net := network(model)).layers, replacement_rate=0.01, maturity=0)
-    method._in_one_pass = lambda *args: None  # as where there is no kernel
+    method._contribution = lambda *args: None  # as where there is no kernel
     looks, maximum = [], torch.Tensor.max
     monkeypatch.setattr(torch.Tensor, "max", lambda *args, **kwargs: looks.append(step) or maximum(*args, **kwargs))
     optimizer = net.optimizers[0]

@@ -94,6 +94,58 @@ def test_it_follows_tensors_that_move_and_leaves_to_torch_what_is_laid_out_other
         assert one.state[a]["step"] == 12
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=3),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.booleans(),
+)
+def test_a_step_tells_the_sums_of_columns_that_were_asked_for(shapes, kind, reset):
+    random = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=random, dtype=kind)) for shape in shapes]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    one, two = UnitAdam(ours, lr=0.1, fused=True), UnitAdam(theirs, lr=0.1)
+    assert all(one.column_sums(p) is None for p in ours)  # asked for
+    for step in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=random, dtype=kind)
+            b.grad = a.grad.clone()
+        one.step(), two.step()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # and the step is what it is without
+            torch.testing.assert_close(one.column_sums(a), a.detach().abs().sum(0))
+            assert torch.equal(one.steps(a), two.steps(b))
+        if reset and step % 2 == 0:
+            for optimizer in (one, two):
+                reset_some(optimizer, torch.Generator().manual_seed(step))
+
+
+def test_sums_of_columns_are_not_told_once_something_else_has_changed_them():
+    parameter, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+    optimizer = UnitAdam([parameter, bias], fused=True)
+
+    def step():
+        parameter.grad, bias.grad = torch.randn(4, 3), torch.randn(4)
+        optimizer.step()
+
+    assert optimizer.column_sums(parameter) is optimizer.column_sums(bias) is None
+    changes = (
+        lambda: parameter.data.__setitem__(0, 5.0) or parameter.detach().mul_(2),
+        lambda: setattr(parameter, "data", torch.randn(4, 3)),
+        lambda: optimizer.load_state_dict(optimizer.state_dict()),
+    )
+    for change in changes:
+        step()
+        if optimizer.column_sums(parameter) is None:  # forgotten by the change before, and asked for again
+            step()
+        torch.testing.assert_close(optimizer.column_sums(parameter), parameter.detach().abs().sum(0))
+        change()
+        assert optimizer.column_sums(parameter) is None
+    optimizer.fused = False  # torch's own step tells none
+    step()
+    assert optimizer.column_sums(parameter) is None
+
+
 def test_a_copy_of_an_optimizer_steps_its_own_parameters():
     model = mlp()
     optimizer = UnitAdam(model.parameters(), fused=True)
@@ -162,7 +214,7 @@ def pair(model, **settings):
     """The same method twice on one network: by kernel, and by torch."""
     net = network(model)
     one, two = (ContinualBackprop(net.layers, seed=3, **settings) for _ in range(2))
-    two._in_one_pass = lambda *args: None
+    two._contribution = lambda *args: None
     return net, one, two
 
 
@@ -191,7 +243,7 @@ def test_what_continual_backprop_learns_of_units(widths, activation, decay, kind
     for layer in net.layers:
         for name, value in one.state(layer).state_dict().items():
             torch.testing.assert_close(value, two.state(layer).state_dict()[name], rtol=1e-5, atol=1e-7, msg=name)
-    assert one._in_one_pass._tasks
+    assert one._contribution._tasks
 
 
 @settings(max_examples=25, deadline=None)
@@ -230,6 +282,28 @@ def test_units_that_are_replaced_by_the_kernel(widths, activation, kind, transfe
     assert all(int(own["replaced"]) > 0 for own in found[0][2].values())
 
 
+@pytest.mark.parametrize("meddle", [False, True])
+def test_what_the_optimizer_tells_of_outgoing_weights_is_used_unless_they_have_changed_since(meddle):
+    model = mlp((3, 5, 4, 2))
+    optimizer = UnitAdam(model.parameters(), lr=0.1, fused=True)
+    net = Network("net", hidden_layers([*model]), [optimizer])
+    one, two = (ContinualBackprop(net.layers, replacement_rate=0.0, decay=0.5) for _ in range(2))
+    two._contribution = lambda *args: None
+    one.before_step(net)  # asks
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(6, 3)).pow(2).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            if meddle:
+                model[2].weight.mul_(3)
+            one.after_step(net), two.after_step(net)
+        known = [task._sizes[0] is not None for task in one._contribution._tasks]
+        assert known == [not meddle, True]
+        for layer in net.layers:
+            torch.testing.assert_close(one.state(layer).utility, two.state(layer).utility)
+
+
 def test_several_readers_and_their_columns_count_together():
     body, heads = mlp((3, 5, 4)), [nn.Linear(4, 2), nn.Linear(7, 3)]
     from plasticity import Reader
@@ -238,7 +312,7 @@ def test_several_readers_and_their_columns_count_together():
     optimizer = torch.optim.SGD([p for module in (body, *heads) for p in module.parameters()], lr=0.1)
     net = Network("net", layers, [optimizer])
     one, two = (ContinualBackprop(layers, decay=0.5) for _ in range(2))
-    two._in_one_pass = lambda *args: None
+    two._contribution = lambda *args: None
     layers[-1].activation(body(torch.randn(6, 3)))
     with torch.no_grad():
         one.after_step(net), two.after_step(net)
@@ -263,7 +337,7 @@ def test_weights_that_are_put_elsewhere_are_followed_and_other_layouts_are_torch
         with torch.no_grad():
             one.after_step(net), two.after_step(net)
         torch.testing.assert_close(one.state(net.layers[0]).utility, two.state(net.layers[0]).utility)
-    assert not one._in_one_pass._tasks
+    assert not one._contribution._tasks
 
 
 def test_other_utilities_are_torchs():
