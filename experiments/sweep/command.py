@@ -55,7 +55,7 @@ def sweep(
         tell([f"stopped by {signal.Signals(stop.signal).name}; go on with: {again}"], console)
         return 128 + stop.signal
     if lost:
-        raise errors.RunError("the scheduler was lost; its workers save what they have", resume=again)
+        raise errors.RunError("all workers were lost, or the scheduler; runs keep what they have saved", resume=again)
     tell(_next(roots), console)
     if failed := sum(status.state == FAILED for status in statuses):
         raise errors.RunError(f"{failed:,} of {len(statuses):,} cells failed", resume=again)
@@ -69,7 +69,7 @@ def _found(cell: Cell) -> Status:
 
 
 def _work(statuses: Sequence[Status], stop: StopOnSignal, jobs: int | None, dashboard: bool, console: Console) -> bool:
-    """Do what is missing; whether the scheduler was lost on the way."""
+    """Do what is missing; whether workers or scheduler were lost on the way."""
     from experiments.sweep.crew import Crew  # not earlier: Dask takes a while to import
     from experiments.sweep.engine import engine
 

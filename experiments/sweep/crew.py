@@ -21,15 +21,18 @@ from experiments.sweep.status import (
 )
 
 LOOK = 1.0  # seconds between looks at folders
+PATIENCE = 60.0  # seconds without any of its own workers (Dask starts one that died anew) after which all is lost
 
 
 class Crew:
-    """Works on cells until they are done or have failed. lost: the scheduler is gone, and nothing more will be done."""
+    """Works on cells until they are done or have failed. lost: nothing more will be done, for want of a scheduler or of
+    workers."""
 
     def __init__(self, engine: Engine):
         self.engine, self.statuses, self.lost = engine, list[Status](), False
         self._dropped: set[int] = set()
         self._looked = 0.0
+        self._manned = time.monotonic()  # when there last were workers
 
     @property
     def open(self) -> bool:
@@ -48,7 +51,10 @@ class Crew:
             self._take(news)
         if time.monotonic() - self._looked < LOOK:
             return
-        self._looked = time.monotonic()
+        self._looked = now = time.monotonic()
+        if not self.engine.own or self.engine.workers():
+            self._manned = now
+        self.lost |= now - self._manned > PATIENCE
         for number, status in enumerate(self.statuses):
             if status.state == RUNNING:
                 status.look()

@@ -40,10 +40,10 @@ class News:
 
 
 class Engine:
-    """Cells sent to workers, and news of them. where: the workers, in words."""
+    """Cells sent to workers, and news of them. where: the workers, in words; own: whether nobody else starts more."""
 
-    def __init__(self, client: Client, where: str):
-        self.client, self.where = client, where
+    def __init__(self, client: Client, where: str, own: bool = False):
+        self.client, self.where, self.own = client, where, own
         self._name = f"pliant-{uuid.uuid4().hex[:12]}"  # a cell's key is this sweep's own: the lock keeps others out
         self._queue: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._futures: dict[int, Future] = {}
@@ -136,7 +136,7 @@ def engine(jobs: int | None, most: int, dashboard: bool = False) -> Iterator[Eng
     with _cluster(number, dashboard) as cluster:
         page = f"; Dask's page: {cluster.dashboard_link}" if dashboard else ""
         with Client(cluster, set_as_default=False) as client:
-            yield Engine(client, f"{number} at once on this machine{page}")
+            yield Engine(client, f"{number} at once on this machine{page}", own=True)
 
 
 @contextmanager

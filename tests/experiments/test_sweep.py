@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from experiments import lock
 from experiments.inspect import look
 from experiments.lock import RunLock
+from experiments.sweep import crew
 from experiments.sweep import status as states
 from experiments.sweep.cell import Outcome, Task, run
 from experiments.sweep.cells import Cell, cells, plan
@@ -269,6 +271,25 @@ def test_a_cell_that_is_no_longer_wanted_is_stopped(tmp_path: Path) -> None:
     assert outcome.stopped
     assert outcome.lines == ()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("own", "workers", "lost"), [(True, {}, True), (True, {"a": 1}, False), (False, {}, False)])
+def test_own_workers_that_all_vanish_are_not_waited_for(
+    own: bool, workers: dict[str, int], lost: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = SimpleNamespace(own=own, workers=lambda: workers, news=lambda wait: iter(()), send=lambda *cell: None)
+    now = [0.0]
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now[0])
+    monkeypatch.chdir(tmp_path)
+    own_crew = crew.Crew(engine)  # type: ignore[arg-type]
+    own_crew.add(Status(Cell({}, (), tmp_path / "run", 100)))
+    for now[0] in (10.0, crew.PATIENCE - 1.0):
+        own_crew.tick()
+        assert own_crew.open
+    now[0] += crew.PATIENCE + 2
+    own_crew.tick()
+    assert own_crew.lost == lost
+    assert own_crew.open == (not lost)
 
 
 def test_a_folder_says_where_a_cell_is(tmp_path: Path) -> None:
