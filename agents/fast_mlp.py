@@ -72,6 +72,7 @@ class MLPPass:
         depth = len(mlp.hidden)
         self.hidden: list[Tensor] = room[:depth]
         self.outputs: list[Tensor] = room[depth:]
+        self._held = [parameter.detach() for parameter in mlp.parameters]
         self._slopes = [torch.empty_like(out) for out in room]  # dL/dx, then dL/dz
         self._before: list[Tensor] = []
         self._sums: list[Tensor] = []
@@ -124,6 +125,12 @@ class MLPPass:
         }
         sums = {layer.name: of for layer, of in zip(layers, self._sums, strict=False)}
         network.record(self.inputs, hidden, gradients, sums)
+
+
+def in_rows(inputs: Tensor) -> Tensor:
+    """The same numbers, one row after the other in memory, as a pass reads them."""
+    usual = inputs.stride() == (inputs.shape[1], 1)
+    return inputs if usual else inputs.clone(memory_format=torch.contiguous_format)
 
 
 def acting(mlp: PlainMLP, rows: int) -> MLPPass | Exact:

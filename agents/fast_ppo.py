@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
+from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, in_rows, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 from plasticity import Network
 from plasticity.native import NATIVE, Table, Work, table, together
@@ -79,7 +79,7 @@ class FastPPO:
 
     def act(self, observations: Tensor, deterministic: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values (batch, 1) and log-probabilities (batch,), as `ActorCriticPolicy.forward` returns them."""
-        x = observations.float().to(self.dtype)
+        x = in_rows(observations.float().to(self.dtype))
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = acting(self.pi, rows), acting(self.vf, rows)
         pi, vf = self._acting[rows]

@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor, nn
 
-from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, is_free, why_not_plain
+from agents.fast_mlp import ACTIVATIONS, Exact, MLPPass, PlainMLP, acting, in_rows, is_free, why_not_plain
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
@@ -113,7 +113,7 @@ class FastSAC:
 
     def act(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Actions between -1 and 1, (batch, actions), as `SACPolicy._predict` returns them."""
-        x = observations.float().to(self.dtype)
+        x = in_rows(observations.float().to(self.dtype))
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = acting(self.actor, rows)
         mean, log_std = self._acting[rows](x)

@@ -57,7 +57,13 @@ def _panel(axis: Axes, names: list[str], rows: dict[str, Result]) -> None:
             if target is not None:
                 axis.plot([target] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=1.6, linestyle=style)
         note = f"  {row.written(value)}   {figures(numbers)}"
-        axis.annotate(note, (max(value, numbers["high"], row.must or 0, row.aim or 0), place), va="center", fontsize=8, color=FAINT)
+        axis.annotate(
+            note,
+            (max(value, numbers["high"], row.must or 0, row.aim or 0), place),
+            va="center",
+            fontsize=8,
+            color=FAINT,
+        )
     axis.set_yticks(range(len(names)), [f"{ROWS[name].what}\n{ROWS[name].peer}" for name in names], fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.3)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from plasticity.native import NATIVE, Table, Work, addressable, halves, table, together
 
@@ -32,7 +33,7 @@ class FusedAdam:
         """See `UnitAdam.column_sums`."""
         known = self._sums.get(id(parameter))
         if known is not None:
-            return known.sums if known.at == (parameter._version, parameter.data_ptr()) else None
+            return known.sums if known.are_known() else None
         if parameter.dim() == 2:
             self._sums[id(parameter)] = _Sums(parameter)
             self._plans.clear()
@@ -44,19 +45,41 @@ class FusedAdam:
         """Count, and take a step of, all that can be taken here; decoupled decay has been done. Returns the others."""
         plan = next((plan for plan in self._plans if plan.is_of(parameters, states)), None)
         if plan is None:
+            for known in self._sums.values():
+                if not known.has_room():
+                    self._plans.clear()  # which point to what was there before
             plan = _Plan(parameters, states, self._sums)
             self._plans = [plan, *self._plans[: MOST - 1]]
         plan(group)
+        increment_version(parameters)
         for known in plan.sums:
-            known.at = (known.of._version, known.of.data_ptr())
+            known.note()
         return plan.left
 
 
 class _Sums:
-    """Room for the sums of a parameter's columns. at: its version, and where it lay, when they were worked out."""
+    """Room for the sums of a parameter's columns."""
 
     def __init__(self, parameter: nn.Parameter):
-        self.of, self.sums, self.at = parameter, torch.zeros_like(parameter[0]), (-1, 0)
+        self.of, self._version, self._seen = parameter, -1, torch.empty(0)
+        self.sums = parameter.new_zeros(parameter.shape[1:])
+
+    def has_room(self) -> bool:
+        """Whether there was room for the parameter as it is now; there is afterwards."""
+        fits = self.sums.shape == self.of.shape[1:] and self.sums.dtype == self.of.dtype
+        if not fits:
+            self.sums = self.of.new_zeros(self.of.shape[1:])
+        return fits
+
+    def note(self) -> None:
+        """They have just been worked out."""
+        self._version = self.of._version
+        if self._seen.data_ptr() != self.of.data_ptr():
+            self._seen = self.of.detach()  # held, so that nothing else can come to lie there
+
+    def are_known(self) -> bool:
+        """Whether the parameter is what it was then."""
+        return self._version == self.of._version and self._seen.data_ptr() == self.of.data_ptr()
 
 
 class _Plan:
@@ -145,7 +168,7 @@ class _Tables:
 class _Share:
     def __init__(self, rows: Table, kind: torch.dtype):
         self._table = rows
-        longest = int((self._table[:, 4] + self._table[:, 5]).max(initial=0))
+        longest = int((self._table[:, 4] + self._table[:, 5]).max(initial=1))
         self._scratch = torch.empty(2 * longest, dtype=torch.float64)
         self.task = table([self._table.ctypes.data, len(rows), 0, 0, 0, 0, 0, self._scratch.data_ptr()])
         self.work = Work((NATIVE[kind].adam, self.task))

@@ -29,7 +29,7 @@ class FusedContribution:
     """
 
     def __init__(self, decay: float, maturity: int, rate: tuple[int, int]) -> None:
-        self._numbers = float(decay), maturity, *rate
+        self._settings, self._numbers = (decay, maturity, rate), (float(decay), maturity, *rate)
         self._network: Network | None = None
         self._seen = 0  # layers of it
         self._steady: object | None = None  # in which all was seen to lie where it lay
@@ -40,6 +40,10 @@ class FusedContribution:
         self._layers: list[HiddenLayer] = []
         self._tasks: list[_Task] = []
         self._asked: Network | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy finds out anew where its tensors lie."""
+        return type(self), self._settings
 
     def prepare(self, network: Network) -> None:
         """Before a step: have it tell what it comes by anyway."""

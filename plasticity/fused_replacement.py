@@ -31,8 +31,13 @@ class FusedReplacement:
     """
 
     def __init__(self, decay: float, maturity: int, transfer: bool, reset: bool):
+        self._settings = (decay, maturity, transfer, reset)
         self._numbers, self._transfer, self._reset = (float(decay), maturity), transfer, reset
         self._plans: dict[HiddenLayer, _Plan] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy finds out anew where its tensors lie."""
+        return type(self), self._settings
 
     def takes(self, network: Network, states: Mapping[str, nn.Module], layers: Sequence[HiddenLayer]) -> bool:
         """Whether units of these layers, which `FusedContribution` has taken, can be replaced here."""
@@ -40,11 +45,13 @@ class FusedReplacement:
 
     def _is_fit(self, network: Network, state: nn.Module, layer: HiddenLayer) -> bool:
         plan, hidden = self._plans.get(layer), network.activations[layer.name]
-        if plan is None or network.steady is None or network.steady is not plan.steady:
-            if not _is_plain(layer, network):
-                return False
+        if plan is None or not plan.stays(network.steady):
             optimizers: Any = network.optimizers if self._reset else ()
+            if not _is_plain(layer, network, state):
+                return False
             tensors = _tensors(layer, state, optimizers)
+            if not all(tensor.is_contiguous() for tensor in tensors):
+                return False
             if plan is None or not plan.is_of(tensors):
                 plan = self._plans[layer] = _Plan(layer, state, optimizers, tensors, self._numbers, self._transfer)
             plan.steady = network.steady
@@ -94,6 +101,7 @@ class _Plan:
     ):
         self._tensors, self._addresses = tensors, [*map(Tensor.data_ptr, tensors)]
         self.weights = [layer.weight, *(weight_of(reader.linear) for reader in layer.readers)]
+        self._states = [(o.state, p, o.state.get(p)) for o in optimizers for p in _with_states(layer)]
         self._readers = table([n for reader in layer.readers for n in _reader(layer, reader, transfer)])
         self._zeros = table([n for entry in _zeros(layer, state, optimizers) for n in entry])
         self._picked = torch.empty(layer.units, dtype=torch.int64)
@@ -108,6 +116,14 @@ class _Plan:
             ]
         )
 
+    def stays(self, stretch: object | None) -> bool:
+        """Whether this can be taken as it is within a stretch, in which states may begin anew all the same."""
+        return (
+            stretch is not None
+            and stretch is self.steady
+            and all(every.get(parameter) is own for every, parameter, own in self._states)
+        )
+
     def is_of(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the tensors, and lie where they lay."""
         return (
@@ -117,7 +133,7 @@ class _Plan:
         )
 
 
-def _is_plain(layer: HiddenLayer, network: Network) -> bool:
+def _is_plain(layer: HiddenLayer, network: Network, state: nn.Module) -> bool:
     linears = [layer.linear, *(reader.linear for reader in layer.readers)]
     biases = [bias for linear in linears if (bias := linear._parameters.get("bias")) is not None]
     return (
@@ -125,18 +141,24 @@ def _is_plain(layer: HiddenLayer, network: Network) -> bool:
         and not layer.noise_readers
         and not (network.sync_twins and layer.name in network.twins)
         and addressable(layer.weight, *biases)
+        and state.get_buffer("output_change").dtype == torch.float64
         and all(type(optimizer) is UnitAdam for optimizer in network.optimizers)
     )
 
 
 def _tensors(layer: HiddenLayer, state: nn.Module, optimizers: Sequence[UnitAdam]) -> list[Tensor]:
     """All that belongs to a layer."""
-    readers = [reader.linear for reader in layer.readers]
-    own = [layer.weight, layer.bias, *map(weight_of, readers)]
+    own = _with_states(layer)
     states = (state for parameter in own for state in _states(parameter, optimizers))
-    biases = (reader._parameters.get("bias") for reader in readers)
+    biases = (reader.linear._parameters.get("bias") for reader in layer.readers)
     every: Iterator[Any] = chain(own, biases, state._buffers.values(), *map(dict.values, states))
     return [tensor for tensor in every if tensor is not None]
+
+
+def _with_states(layer: HiddenLayer) -> list[nn.Parameter]:
+    """Those of a layer whose optimizers' states are reset."""
+    weights = [weight_of(reader.linear) for reader in layer.readers]
+    return [layer.weight, *weights] if layer.bias is None else [layer.weight, layer.bias, *weights]
 
 
 def _reader(layer: HiddenLayer, reader: Reader, moves: bool) -> tuple[int, ...]:
@@ -172,7 +194,7 @@ def _states(parameter: Any, optimizers: Sequence[UnitAdam]) -> Iterator[dict[str
 
 def _rows(tensor: Tensor, first: int = 0) -> Zeros:
     """A unit for each row, the first of them at row `first`."""
-    size, apart = tensor.element_size(), tensor.stride(0)
+    size, apart = tensor.element_size(), tensor.numel() // len(tensor)
     return tensor.data_ptr() + first * apart * size, apart * size, apart, size, size
 
 

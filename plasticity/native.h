@@ -126,9 +126,9 @@ CLONED EXPORT void NAME(contribution)(const int64_t *t) {
     const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
     int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
-    const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     const REAL fresh = (REAL)(1 - as_double(t[11]));
     if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
+    const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
     for (const int64_t *r = readers; r < readers + 5 * t[8]; r += 5) {
         const REAL *restrict known = (const REAL *)r[4];
@@ -144,7 +144,7 @@ CLONED EXPORT void NAME(contribution)(const int64_t *t) {
         utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
     }
     *budget += mature * t[13];
-    *(int64_t *)t[15] = *budget / t[14];
+    *(int64_t *)t[15] = *budget / t[14] < mature ? *budget / t[14] : mature;
     *budget %= t[14];
 }
 

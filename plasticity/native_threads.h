@@ -17,7 +17,7 @@ static void use_one_thread(int *before) {
 }
 
 static void use_as_many_threads_as(const int *before) {
-    for (int i = 0; i < LIBRARIES; i++)
+    for (int i = LIBRARIES - 1; i >= 0; i--) /* the other way round: both may be one */
         if (set_threads[i]) set_threads[i](before[i]);
 }
 

@@ -24,7 +24,7 @@ class Network:
         the activation's input and to its output; kept only once `record_gradients` was called.
     wants_sums: whether a method has asked for `sums`, where a pass can give them cheaply.
     steady: another object for each stretch of training in which nobody puts another tensor in the place of one of this
-        network's, its states' or its methods', nor freezes any; None where nobody vouches for that.
+        network's or its methods', nor freezes any, optimizers' states aside; None where nobody vouches for that.
     optimizers: the first is the one whose steps train the network; a weight's state may lie in any of them.
     linears: the layers whose weights and biases belong to this network (default: hidden layers and their readers).
     log_std: free parameters that scale a policy's noise; regularisers leave them alone unless asked.

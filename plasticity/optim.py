@@ -67,7 +67,7 @@ class UnitAdam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # of a copy, or what load_state_dict puts into this one
-        self._in_one_pass = FusedAdam()
+        self.__dict__.setdefault("_in_one_pass", FusedAdam())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -165,7 +165,7 @@ class UnitAdam(Optimizer):
 
     def column_sums(self, parameter: nn.Parameter) -> Tensor | None:
         """The sums of |weights| over the rows of a matrix, (columns,), as the latest step left it; they come with steps
-        in one pass once they were asked for. None where they are not known, or something else has changed it since."""
+        in one pass once they were asked for. None where they are not known, or torch knows of a change since."""
         return self._in_one_pass.column_sums(parameter)
 
     def steps(self, parameter: nn.Parameter) -> Tensor:

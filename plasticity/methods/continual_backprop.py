@@ -162,8 +162,9 @@ class ContinualBackprop(nn.Module, Intervention):
     def _order(self, state: _UnitState) -> NDArray[np.int64]:
         """A layer's units, (*replicas, units): the eligible ones from the least useful to the most, then all others."""
         age, utility = state.age.cpu().numpy(), state.utility.cpu().numpy().astype(np.float64)
-        worth = np.where(age > self.config.maturity, utility / (1 - self.config.decay**age), np.inf)
-        return np.lexsort((self.random.unit(*worth.shape).numpy(), worth))
+        young = age <= self.config.maturity
+        worth = utility / np.where(young, 1, 1 - self.config.decay**age)
+        return np.lexsort((self.random.unit(*worth.shape).numpy(), np.where(young, 0, worth), young))
 
     def _pick(self, state: _UnitState, count: Any) -> Tensor:
         """A mask of the units to replace now, (*replicas, units): so many, (*replicas,), of those that are eligible."""

@@ -21,6 +21,7 @@ from torch.distributions import Categorical, Normal
 from agents import PPO, GradientGuard, add_plasticity
 from agents import fast_losses as losses
 from agents.fast_mlp import MLPPass, PlainMLP
+from agents.fast_ppo import FastPPO
 from plasticity import METHODS, blas, native
 from plasticity.native import NO_WORK, Work, together
 from tests.agents.models import CBP, Images, ppo, replaced, weights
@@ -361,6 +362,21 @@ def test_a_pass_is_the_modules_own_and_its_sums_are_those_of_what_it_put_out(row
         torch.testing.assert_close(network.sums(layer.name), torch.stack([h.sum(0), h.abs().sum(0)]))
     own(inputs)  # hooks record anew, and what is known of the pass before is no longer told
     assert all(network.sums(layer.name) is None for layer in network.layers)
+
+
+@pytest.mark.parametrize("layout", ["by column", "first row again", "every other column"])
+def test_observations_are_read_however_they_lie_in_memory(layout):
+    model = ppo("Pendulum-v1", policy_kwargs={"activation_fn": nn.ReLU})
+    rows = {
+        "by column": torch.randn(3, 4).t(),
+        "first row again": torch.randn(1, 3).expand(4, 3),
+        "every other column": torch.randn(4, 6)[:, ::2],
+    }[layout]
+    fast = FastPPO(model.policy)
+    with torch.no_grad():
+        found = fast.act(rows, deterministic=True)
+        expected = model.policy.forward(rows.contiguous(), deterministic=True)
+    assert all(torch.equal(a, b.reshape(a.shape)) for a, b in zip(found, expected, strict=True))
 
 
 def test_both_threads_and_one_give_the_same_bits():

@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from plasticity import blas
+from plasticity import blas, native
 
 OWNERS = {"torch": blas.of_torch, "numpy": blas.of_numpy, "scipy": blas.of_scipy}
 
@@ -56,3 +56,16 @@ def test_without_those_of_torch_and_numpy_scipys_are_used(monkeypatch):
     monkeypatch.setattr(blas, "PLACES", {"torch": (), "numpy": ()})
     assert blas.kernels() == ""
     assert blas.products(is_intel=False).owner == "scipy"
+
+
+@pytest.mark.skipif(not native.TORCHS, reason="torch's products are not known here")
+def test_threads_are_left_as_they_were_whosever_products_are_used():
+    found = blas.of_torch()
+    before = found.set_threads(3)
+    try:
+        native.use(found)  # both setters are one
+        native.together(native.NO_WORK, native.NO_WORK, alone=False)
+        assert found.set_threads(3) == 3
+    finally:
+        found.set_threads(before)
+        native.use(getattr(blas, f"of_{native.BLAS}")())

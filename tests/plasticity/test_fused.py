@@ -132,18 +132,31 @@ def test_sums_of_columns_are_not_told_once_something_else_has_changed_them():
     changes = (
         lambda: parameter.data.__setitem__(0, 5.0) or parameter.detach().mul_(2),
         lambda: setattr(parameter, "data", torch.randn(4, 3)),
-        lambda: optimizer.load_state_dict(optimizer.state_dict()),
     )
     for change in changes:
         step()
-        if optimizer.column_sums(parameter) is None:  # forgotten by the change before, and asked for again
-            step()
         torch.testing.assert_close(optimizer.column_sums(parameter), parameter.detach().abs().sum(0))
         change()
         assert optimizer.column_sums(parameter) is None
+    step()
+    optimizer.load_state_dict(optimizer.state_dict())  # weights are what they were
+    assert optimizer.column_sums(parameter) is not None
     optimizer.fused = False  # torch's own step tells none
     step()
     assert optimizer.column_sums(parameter) is None
+
+
+def test_room_for_sums_follows_the_parameter_and_empty_ones_have_none():
+    parameter, empty = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(0, 5))
+    optimizer = UnitAdam([parameter, empty], fused=True)
+    assert optimizer.column_sums(parameter) is optimizer.column_sums(empty) is None
+    for new in (torch.randn(6, 40), torch.randn(6, 40).double(), torch.randn(4, 3)):
+        parameter.data = new
+        optimizer.state.clear()
+        parameter.grad, empty.grad = torch.randn_like(parameter), torch.randn_like(empty)
+        optimizer.step()
+        torch.testing.assert_close(optimizer.column_sums(parameter), parameter.detach().abs().sum(0))
+        assert torch.equal(optimizer.column_sums(empty), torch.zeros(5))
 
 
 def test_a_copy_of_an_optimizer_steps_its_own_parameters():
@@ -280,6 +293,47 @@ def test_units_that_are_replaced_by_the_kernel(widths, activation, kind, transfe
         found.append((dict(model.named_parameters()), states, {n: s.state_dict() for n, s in method.layers.items()}))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
     assert all(int(own["replaced"]) > 0 for own in found[0][2].values())
+
+
+def test_a_state_that_begins_anew_within_a_stretch_is_followed():
+    """Here each time that units are replaced; the network vouches for its tensors meanwhile."""
+    model = mlp((3, 6, 2))
+    optimizer = UnitAdam(model.parameters(), lr=0.1, fused=True)
+    net = Network("net", hidden_layers([*model]), [optimizer])
+    method = ContinualBackprop(net.layers, maturity=1, replacement_rate=0.4)
+    net.steady = object()
+    replaced = 0
+    for _ in range(6):
+        optimizer.zero_grad()
+        model(torch.randn(6, 3)).pow(2).mean().backward()
+        optimizer.step()
+        net.forget(model[0].weight)
+        optimizer.step()
+        with torch.no_grad():
+            method.after_step(net)
+        fresh = method.state(net.layers[0]).age == 0
+        replaced += int(fresh.sum())
+        assert not optimizer.state[model[0].weight]["exp_avg"][fresh].any()
+    assert replaced > 3
+
+
+def test_a_policys_method_can_be_copied_and_goes_on_by_itself():
+    model = mlp((3, 6, 2))
+    optimizer = UnitAdam(model.parameters(), lr=0.1, fused=True)
+    net = Network("net", hidden_layers([*model]), [optimizer])
+    method = ContinualBackprop(net.layers, maturity=1, replacement_rate=0.4)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.randn(6, 3)).pow(2).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            method.after_step(net)
+    before = copy.deepcopy(method.state_dict())
+    twin = copy.deepcopy(method)
+    with torch.no_grad():
+        twin.after_step(net)
+    torch.testing.assert_close(method.state_dict(), before, rtol=0, atol=0)
+    assert int(twin.state(net.layers[0]).age.max()) == int(method.state(net.layers[0]).age.max()) + 1
 
 
 @pytest.mark.parametrize("meddle", [False, True])
