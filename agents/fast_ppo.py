@@ -238,6 +238,7 @@ class _Rollout:
         half = self.rows // 2
         self._gather = Work(self._part(0, 0, half), *(self._part(place, 0, self.rows) for place in range(1, 6)))
         self._rest = Work(self._part(0, half, self.rows))
+        self._size, self._batches = 0, list[tuple[Tensor, ...]]()
 
     def _part(self, place: int, start: int, end: int) -> tuple[Any, Table]:
         """The task that puts some rows of one of the tensors in order."""
@@ -247,9 +248,11 @@ class _Rollout:
         numbers = [tensor.data_ptr(), order, end - start, size, into.data_ptr() + start * size]
         return NATIVE[torch.float32].gather, table(numbers)
 
-    def minibatches(self, size: int) -> Any:
-        """Yields tensors in the order of `NAMES`, valid until the next epoch."""
+    def minibatches(self, size: int) -> list[tuple[Tensor, ...]]:
+        """Tensors in the order of `NAMES`, valid until the next epoch."""
+        if size != self._size:
+            starts = range(0, self.rows, size)
+            self._size, self._batches = size, [tuple(t[i : i + size] for t in self._shuffled) for i in starts]
         self._order[:] = np.random.permutation(self.rows)  # noqa: NPY002  # SB3's stream
         together(self._rest, self._gather)
-        for start in range(0, self.rows, size):
-            yield tuple(tensor[start : start + size] for tensor in self._shuffled)
+        return self._batches

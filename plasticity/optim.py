@@ -85,15 +85,18 @@ class UnitAdam(Optimizer):
         if group["decoupled"] and group["weight_decay"]:
             for parameter in trained:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for parameter in trained:
-            if not (state := self.state[parameter]):
+        states = [self.state[parameter] for parameter in trained]
+        for parameter, state in zip(trained, states, strict=True):
+            if not state:
                 state["step"] = torch.zeros((), dtype=torch.float64)  # float32 would stop counting at 2^24
                 state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        whole = [] if self.fused else [p for p in trained if "row_step" not in self.state[p]]
-        _adam(whole, [self.state[p] for p in whole], group)
-        rest = trained if self.fused else [p for p in trained if "row_step" in self.state[p]]
-        left = self._in_one_pass.step(rest, [self.state[p] for p in rest], group)
+        if not self.fused:
+            whole = [p for p in trained if "row_step" not in self.state[p]]
+            _adam(whole, [self.state[p] for p in whole], group)
+            trained = [p for p in trained if "row_step" in self.state[p]]
+            states = [self.state[p] for p in trained]
+        left = self._in_one_pass.step(trained, states, group)
         if left:
             self._step_left(left, group)
 
