@@ -60,8 +60,13 @@ class ContinualBackpropConfig:
 
     def build(self, network: Network, seed: int) -> ContinualBackprop:
         """The intervention for one network."""
-        network.wants_sums = True
+        network.wants_sums |= self.in_one_pass
         return ContinualBackprop(network.layers, seed=seed, stream=network.name, **asdict(self))
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether a kernel can count minibatches in and spend the budgets, where the layers are plain."""
+        return self.utility == "contribution" and self.rounding == "carry"
 
 
 class ContinualBackprop(nn.Module, Intervention):
@@ -98,6 +103,7 @@ class ContinualBackprop(nn.Module, Intervention):
             state.denominator.fill_(self._denominator)  # type: ignore[operator]
         self._states: dict[str, Any] = self.layers._modules  # found sooner than the attribute of a module
         running, resets = (self.config.decay, self.config.maturity), self.config.reset_optimizer == "unit"
+        self._in_one_pass = self.config.in_one_pass
         self._contribution = FusedContribution(*running, (self._numerator, self._denominator))
         self._replacement = FusedReplacement(*running, self.config.mean_transfer, resets)
         self._quiet: dict[str, int] = {}  # for so many steps no budget can come to a unit, were all units eligible
@@ -117,7 +123,8 @@ class ContinualBackprop(nn.Module, Intervention):
             )
 
     def before_step(self, network: Network) -> None:
-        self._contribution.prepare(network)
+        if self._in_one_pass:
+            self._contribution.prepare(network)
 
     def after_step(self, network: Network) -> None:
         counts = self._count_in_one_pass(network)
@@ -136,8 +143,7 @@ class ContinualBackprop(nn.Module, Intervention):
 
     def _count_in_one_pass(self, network: Network) -> dict[HiddenLayer, Any] | None:
         """All of `_observe` and `_spend` for all layers, where a kernel can do it."""
-        config = self.config
-        if config.utility != "contribution" or config.rounding != "carry":
+        if not self._in_one_pass:
             return None
         counts = self._contribution(network, self._states)
         if counts is not None and self._quiet:
