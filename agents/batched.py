@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from envs import Batch, why_not_batched
 from envs.halves import Known, replayed
+from plasticity.native import share
 
 KNOWN: Known = {Monitor: replayed}
 
@@ -40,7 +41,7 @@ class BatchedVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], threads: int | None = None) -> None:
         super().__init__(env_fns)
-        self._batch = Batch(self.envs, threads=threads, known=KNOWN)
+        self._batch = Batch(self.envs, threads=threads, known=KNOWN, share=share)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Return SB3's observations, rewards, dones and infos; environments whose episode ended are reset."""

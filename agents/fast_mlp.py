@@ -55,7 +55,8 @@ class MLPPass:
     """Room for one pass of a batch of `rows`, and the table from which native_mlp.h's tasks read it.
 
     hidden: what each hidden layer put out, (rows, units); outputs: each head's, (rows, outputs); to_outputs: dL/d of
-    those, which a backward pass starts from. All are written over by the next pass.
+    those, which a backward pass starts from. All are written over by the next pass. work: a forward pass of what was
+    read.
     """
 
     def __init__(self, mlp: PlainMLP, rows: int, of: MLPPass | None = None, first: int = 0, gemm: int = 0):
@@ -87,7 +88,7 @@ class MLPPass:
             rows_of_table += [linear.in_features, linear.out_features, room[place].data_ptr()]
             rows_of_table += [self._slopes[place].data_ptr(), 0, is_tanh, 0]
         self.table: Table = table(rows_of_table)
-        self._forward = Work((self.native.forward, self.table))
+        self.work = Work((self.native.forward, self.table))
 
     def read(self, inputs: Tensor) -> None:
         """What the next pass reads, (rows, inputs); it must stay as it is until the backward pass is done."""
@@ -97,7 +98,7 @@ class MLPPass:
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """What the heads put out, on this thread."""
         self.read(inputs)
-        together(NO_WORK, self._forward)
+        together(NO_WORK, self.work)
         return self.outputs
 
     def keep_what_is_recorded(self, network: Network) -> None:
@@ -125,6 +126,16 @@ class MLPPass:
         }
         sums = {layer.name: of for layer, of in zip(layers, self._sums, strict=False)}
         network.record(self.inputs, hidden, gradients, sums)
+
+
+def act_together(one: MLPPass | Exact, other: MLPPass | Exact, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """What the heads of either put out; at once if another thread is awake, as it is between steps of many worlds."""
+    if isinstance(one, Exact) or isinstance(other, Exact):
+        return one(x), other(x)
+    one.read(x)
+    other.read(x)
+    together(one.work, other.work, wake=False)
+    return one.outputs, other.outputs
 
 
 def in_rows(inputs: Tensor) -> Tensor:

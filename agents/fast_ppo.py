@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Exact, MLPPass, PlainMLP, acting, in_rows, is_free, why_not_plain
+from agents.fast_mlp import Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 from plasticity import Network
 from plasticity.native import NATIVE, Table, Work, table, together
@@ -82,8 +82,7 @@ class FastPPO:
         x = in_rows(observations.float().to(self.dtype))
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = acting(self.pi, rows), acting(self.vf, rows)
-        pi, vf = self._acting[rows]
-        (head,), (values,) = pi(x), vf(x)
+        (head,), (values,) = act_together(*self._acting[rows], x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)

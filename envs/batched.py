@@ -17,6 +17,7 @@ import numpy as np
 from envs.batched_robots import CLASSES, kind_of
 from envs.crew import cores
 from envs.halves import Known, Lane, Result
+from envs.native_physics import Share
 from envs.parsing import parse_count
 
 
@@ -63,6 +64,8 @@ class Batch:
             environment.
         known: the two halves of wrappers that are neither Gymnasium's, nor say them themselves (see `envs/halves.py`),
             by the class that defines `step`.
+        share: what has several threads do a list of tasks of C's, `share(address, length, threads)`, such as
+            `plasticity.native.share`; None: threads of this package's own.
 
     Raises:
         ValueError: the environments cannot be stepped as a batch.
@@ -74,6 +77,7 @@ class Batch:
         *,
         threads: int | None = None,
         known: Known | None = None,
+        share: Share | None = None,
     ) -> None:
         if not envs:
             raise ValueError("envs must be one environment or more, got none")
@@ -86,7 +90,7 @@ class Batch:
         robots = [lane.base for lane in self._lanes]
         kind = kind_of(robots[0])
         assert kind is not None
-        self._robots, self._physics = kind(robots), Physics(robots, count)
+        self._robots, self._physics = kind(robots), Physics(robots, count, share)
 
     def step(self, actions: Any) -> list[Result]:
         """Step all environments.

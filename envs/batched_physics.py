@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from envs.crew import Crew
+from envs.native_physics import LIBRARY, NativePhysics, Share
 
 
 class Physics:
@@ -17,10 +18,11 @@ class Physics:
     Args:
         robots: the environments, each with a `model` and `data` of its own.
         threads: how many simulations run at once; what comes out does not depend on it.
+        share: as for `envs.Batch`.
     """
 
-    def __init__(self, robots: Sequence[Any], threads: int) -> None:
-        self._robots = robots
+    def __init__(self, robots: Sequence[Any], threads: int, share: Share | None = None) -> None:
+        self._robots, self._threads, self._share = robots, threads, share
         self._crew = Crew(min(threads, len(robots)))
         self.bind()
 
@@ -29,6 +31,7 @@ class Physics:
         self._jobs = [(robot.model, robot.data, robot.frame_skip) for robot in self._robots]
         self._controls = [robot.data.ctrl for robot in self._robots]
         self._shapes = [(robot.model.nu,) for robot in self._robots]
+        self._native = NativePhysics(LIBRARY, self._jobs) if LIBRARY is not None else None
 
     def put(self, index: int, action: Any) -> None:
         """Give an action to one environment; raises what `do_simulation` raises."""
@@ -39,6 +42,9 @@ class Physics:
 
     def step(self, indices: Sequence[int]) -> dict[int, Exception]:
         """Step these environments by a frame skip; return what MuJoCo raised, by index."""
+        by_itself = self._threads > 1 and self._share is None  # Python's threads are woken sooner between simulations
+        if LIBRARY is not None and self._native is not None and LIBRARY.is_usable() and not by_itself:
+            return self._native.step(indices, self._threads, self._share)
         jobs = self._jobs
 
         def work(piece: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from struct import Struct
@@ -86,13 +86,16 @@ class Work:
 NO_WORK = Work()
 
 
-def together(first: Work, second: Work, *, alone: bool | None = None) -> None:
-    """Do both, at once where torch is allowed more than one thread; alone: whether this thread does all of it."""
+def together(first: Work, second: Work, *, alone: bool | None = None, wake: bool = True) -> None:
+    """Do both, at once where torch is allowed more than one thread.
+
+    alone: whether this thread does all of it; wake: whether it is worth waking another that sleeps, some 50 us.
+    """
     if torch.get_num_threads() == 1 if alone is None else alone:
-        _together(*NO_WORK.arguments, *first.arguments)
-        _together(*NO_WORK.arguments, *second.arguments)
+        _together(*NO_WORK.arguments, *first.arguments, False)
+        _together(*NO_WORK.arguments, *second.arguments, False)
     else:
-        _together(*first.arguments, *second.arguments)
+        _together(*first.arguments, *second.arguments, wake)
 
 
 def table(numbers: Sequence[int | float]) -> Table:
@@ -143,7 +146,7 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
     if found is None or found.origin is None:
         return {}, None
     library = ctypes.CDLL(found.origin)
-    if not hasattr(library, "take_thread_setter"):
+    if not hasattr(library, "share"):
         return {}, None  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
@@ -156,7 +159,8 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
             function.argtypes = _SIGNATURES.get(field.name, [_ADDRESS])
             function.restype = _NUMBER if field.name in _TELLING else None
         sets[kind] = Native(**functions)
-    library.together.argtypes, library.together.restype = [*_LIST, *_LIST], None
+    library.together.argtypes, library.together.restype = [*_LIST, *_LIST, ctypes.c_int], None
+    library.share.argtypes, library.share.restype = [*_LIST, _COUNT], None
     library.take_thread_setter.argtypes, library.take_thread_setter.restype = [_COUNT, _ADDRESS], None
     return sets, library
 
@@ -184,6 +188,8 @@ def _torchs() -> dict[torch.dtype, int]:
 
 NATIVE, _library = _load()
 _together: Any = None if _library is None else _library.together
+# share(tasks, how many, threads): so many threads do the same list of tasks at once; None: there are no other threads
+share: Callable[[int, int, int], None] | None = None if _library is None else _library.share
 BLAS = "" if _library is None else use(products(bool(_library.is_intel())))
 TORCHS = _torchs()  # addresses of what torch itself multiplies matrices with, where they are known
 

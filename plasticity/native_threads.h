@@ -1,7 +1,7 @@
-/* A second thread, which takes half of the work. A task is a function and the table that it is given.
+/* Other threads, which take part of the work. A task is a function and the table that it is given.
 
-   It looks for work for some tenths of a millisecond before it sleeps: from one gradient step to the next that is less than
-   being woken takes. */
+   They look for work for about a millisecond before they sleep: from one gradient step, or one step of an environment,
+   to the next that is less than being woken takes. */
 
 typedef void (*task_t)(const int64_t *);
 typedef int (*set_threads_t)(int);
@@ -29,15 +29,18 @@ static void run_all(const int64_t *tasks, int64_t count) {
 #include <pthread.h>
 #include <sched.h>
 
-enum { LOOKS = 20000 };
-static struct {
-    pthread_mutex_t lock, use;
+enum { LOOKS = 50000, MOST = 63 };
+typedef struct {
     pthread_cond_t woken;
-    int started, asleep;
+    int asleep;
     unsigned asked, done;
     const int64_t *tasks;
     int64_t count;
-} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, 0, 0};
+    char apart[128]; /* from the next one's, so that looking at one does not slow the other */
+} helper_t;
+static helper_t helpers[MOST];
+static int started;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, use = PTHREAD_MUTEX_INITIALIZER;
 
 INLINE void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -49,84 +52,104 @@ INLINE void pause_briefly(void) {
 
 INLINE unsigned look(const unsigned *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
 
-static void *help(void *nothing) {
+static void *help(void *own) {
+    helper_t *self = own;
     int before[LIBRARIES];
     use_one_thread(before);
     for (unsigned seen = 0;;) {
-        for (int looks = 0; look(&helper.asked) == seen && looks < LOOKS; looks++) pause_briefly();
-        if (look(&helper.asked) == seen) {
-            pthread_mutex_lock(&helper.lock);
-            __atomic_store_n(&helper.asleep, 1, __ATOMIC_SEQ_CST);
-            while (look(&helper.asked) == seen) pthread_cond_wait(&helper.woken, &helper.lock);
-            __atomic_store_n(&helper.asleep, 0, __ATOMIC_SEQ_CST);
-            pthread_mutex_unlock(&helper.lock);
+        for (int looks = 0; look(&self->asked) == seen && looks < LOOKS; looks++) pause_briefly();
+        if (look(&self->asked) == seen) {
+            pthread_mutex_lock(&lock);
+            __atomic_store_n(&self->asleep, 1, __ATOMIC_SEQ_CST);
+            while (look(&self->asked) == seen) pthread_cond_wait(&self->woken, &lock);
+            __atomic_store_n(&self->asleep, 0, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&lock);
         }
-        seen = look(&helper.asked);
-        run_all(helper.tasks, helper.count);
-        __atomic_store_n(&helper.done, seen, __ATOMIC_SEQ_CST);
+        seen = look(&self->asked);
+        run_all(self->tasks, self->count);
+        __atomic_store_n(&self->done, seen, __ATOMIC_SEQ_CST);
     }
-    return nothing;
+    return 0;
 }
 
-/* A forked process has no helper, whatever it was doing. */
-static void forget_helper(void) {
-    helper.started = helper.asleep = 0;
-    helper.asked = helper.done = 0;
-    pthread_mutex_init(&helper.lock, 0);
-    pthread_mutex_init(&helper.use, 0);
-    pthread_cond_init(&helper.woken, 0);
+/* A forked process has no helpers, whatever they were doing. */
+static void forget_helpers(void) {
+    memset(helpers, 0, sizeof helpers);
+    started = 0;
+    pthread_mutex_init(&lock, 0);
+    pthread_mutex_init(&use, 0);
 }
 
-static int there_is_help(void) {
-    if (!helper.started) {
-        static int told = 0;
-        pthread_t thread;
-        pthread_attr_t detached;
-        if (!told) told = !pthread_atfork(0, 0, forget_helper);
-        pthread_attr_init(&detached);
-        pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-        helper.started = told && !pthread_create(&thread, &detached, help, 0) ? 1 : -1;
-        pthread_attr_destroy(&detached);
+/* So many helpers, or as many as there can be; returns how many. */
+static int have(int64_t wanted) {
+    static int told = 0;
+    pthread_attr_t detached;
+    if (!told) told = !pthread_atfork(0, 0, forget_helpers);
+    if (started >= wanted || !told) return started < wanted ? started : (int)wanted;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    for (pthread_t thread; started < wanted && started < MOST; started++) {
+        pthread_cond_init(&helpers[started].woken, 0);
+        if (pthread_create(&thread, &detached, help, &helpers[started])) break;
     }
-    return helper.started > 0;
+    pthread_attr_destroy(&detached);
+    return started;
 }
 
-/* Both lists of tasks at once, the first by the helper; by one thread where there is none, or it is in use. */
-EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds) {
+static void ask(helper_t *helper, const int64_t *tasks, int64_t count) {
+    helper->tasks = tasks;
+    helper->count = count;
+    __atomic_add_fetch(&helper->asked, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&helper->asleep, __ATOMIC_SEQ_CST)) {
+        pthread_mutex_lock(&lock);
+        pthread_cond_signal(&helper->woken);
+        pthread_mutex_unlock(&lock);
+    }
+}
+
+static void wait_for(helper_t *helper) {
+    for (int looks = 0; look(&helper->done) != helper->asked; looks++) {
+        if (looks < 10 * LOOKS) pause_briefly();
+        else sched_yield();
+    }
+}
+
+/* Both lists of tasks at once, the first by a helper; by one thread where there is none, or it is in use, or it sleeps
+   and is not to be woken. */
+EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds, int wake) {
     int before[LIBRARIES];
     use_one_thread(before);
-    if (!firsts || pthread_mutex_trylock(&helper.use)) {
-        run_all(first, firsts);
-        run_all(second, seconds);
-    } else {
-        if (there_is_help()) {
-            helper.tasks = first;
-            helper.count = firsts;
-            const unsigned asked = __atomic_add_fetch(&helper.asked, 1, __ATOMIC_SEQ_CST);
-            if (__atomic_load_n(&helper.asleep, __ATOMIC_SEQ_CST)) {
-                pthread_mutex_lock(&helper.lock);
-                pthread_cond_signal(&helper.woken);
-                pthread_mutex_unlock(&helper.lock);
-            }
-            run_all(second, seconds);
-            for (int looks = 0; look(&helper.done) != asked; looks++) {
-                if (looks < 10 * LOOKS) pause_briefly();
-                else sched_yield();
-            }
-        } else {
-            run_all(first, firsts);
-            run_all(second, seconds);
-        }
-        pthread_mutex_unlock(&helper.use);
-    }
+    const int called = firsts && (wake || (started && !__atomic_load_n(&helpers->asleep, __ATOMIC_SEQ_CST)));
+    const int apart = called && !pthread_mutex_trylock(&use), helped = apart && have(1);
+    if (helped) ask(helpers, first, firsts);
+    else run_all(first, firsts);
+    run_all(second, seconds);
+    if (helped) wait_for(helpers);
+    if (apart) pthread_mutex_unlock(&use);
     use_as_many_threads_as(before);
 }
+
+/* One list of tasks by several threads at once, which share out among themselves what there is to do; by this one alone
+   where the helpers are in use. */
+EXPORT void share(const int64_t *tasks, int64_t count, int64_t threads) {
+    const int apart = threads > 1 && !pthread_mutex_trylock(&use), others = apart ? have(threads - 1) : 0;
+    for (int i = 0; i < others; i++) ask(&helpers[i], tasks, count);
+    run_all(tasks, count);
+    for (int i = 0; i < others; i++) wait_for(&helpers[i]);
+    if (apart) pthread_mutex_unlock(&use);
+}
 #else
-EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds) {
+EXPORT void together(const int64_t *first, int64_t firsts, const int64_t *second, int64_t seconds, int wake) {
+    (void)wake;
     int before[LIBRARIES];
     use_one_thread(before);
     run_all(first, firsts);
     run_all(second, seconds);
     use_as_many_threads_as(before);
+}
+
+EXPORT void share(const int64_t *tasks, int64_t count, int64_t threads) {
+    (void)threads;
+    run_all(tasks, count);
 }
 #endif

@@ -146,9 +146,12 @@ def test_why_not() -> None:
         BatchedVecEnv([lambda: wrapped(gym.make("CartPole-v1"))])
 
 
-def test_closing_ends_the_environments_and_the_threads() -> None:
+def test_closing_ends_the_environments_and_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
+    from envs import batched_physics
+
+    monkeypatch.setattr(batched_physics, "LIBRARY", None)  # whose threads are for all, and stay
     _, batched = both(slippery("SlipperyHopper-v5"), threads=3)
     batched.step(np.zeros((3, 3), np.float32))
     before = threading.active_count()
