@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -95,5 +96,11 @@ def notice_change(policy: BasePolicy) -> None:
 
 def target_values(info: Mapping[str, Any]) -> dict[str, float]:
     """The values in force, by target, in an info or what `NonStationary.applied` returns; empty if stationary."""
+    return {name: float(info[key]) for key, name in _targets(tuple(info))}
+
+
+@lru_cache(maxsize=64)
+def _targets(keys: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Those of an info's keys that are of targets, each with the target's name: infos have the same at most steps."""
     rest = {PREFIX + name for name in ("regime", "due_regime", "change_point", "context")}
-    return {k.removeprefix(PREFIX): float(v) for k, v in info.items() if k.startswith(PREFIX) and k not in rest}
+    return [(key, key.removeprefix(PREFIX)) for key in keys if key.startswith(PREFIX) and key not in rest]

@@ -25,7 +25,7 @@ from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.policies import PlasticSACPolicy
 from agents.replay import Transitions
 from plasticity import Network
-from plasticity.native import NO_WORK, Table, Work, addressable, one_thread, table, together
+from plasticity.native import NO_WORK, Table, Work, addressable, table, together
 
 
 def why_not_fast(model: Any) -> str | None:
@@ -174,7 +174,11 @@ class _Step:
     def _plan(self) -> None:
         """What either thread does: half of a batch, or of the critics, or of the gradients of an actor's layers."""
         native, tables = self.actor.native, [q.table for q in self.critics]
-        self.look = [Work((native.forward, part.table)) for part in (self.first, self.second)]
+        parts = (
+            (part, self.squashed.task(*part.outputs, first))
+            for part, first in ((self.first, 0), (self.second, self.rows))
+        )
+        self.look = [Work((native.forward, part.table), squash) for part, squash in parts]
         self.both, self.again, self.back, self.to_act = [], [], [], []
         gradients = [self._action_gradient(place) for place in range(len(tables))]
         for half in (slice(0, None, 2), slice(1, None, 2)):
@@ -202,10 +206,8 @@ class _Step:
         discounts = self._draw(model)
         actor = self.policy.networks["actor"]
         self.first.keep_what_is_recorded(actor)
+        squashed.draw(batches=2)
         together(*self.look)
-        mean, log_std = self.actor.outputs
-        with one_thread():
-            squashed(mean, log_std, batches=2)
         log_prob, next_log_prob = squashed.log_prob[:rows], squashed.log_prob[rows:]
         temperature, *own_loss = _temperature(model, log_prob)
 
@@ -224,7 +226,7 @@ class _Step:
         together(*self.again)
         actor_loss = self.loss.actor(log_prob, temperature)
         together(*self.to_act)
-        squashed.slopes(log_std, self.to_actions, temperature / rows, self.first.to_outputs)
+        squashed.slopes(self.actor.outputs[1], self.to_actions, temperature / rows, self.first.to_outputs)
         together(NO_WORK, self.from_heads)
         together(*self.actors)
         self.first.tell(actor)

@@ -22,6 +22,7 @@ Sums are in double precision. All tensors are dense, on the CPU and of one float
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,34 +30,33 @@ from numpy.typing import NDArray
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from torch import Tensor
 
-from plasticity.native import NATIVE, Work, halves, put, table, together
+from plasticity.native import NATIVE, Table, Work, halves, put, table, together
 
 
 class Squashed:
     """Room for `rows` actions that are drawn from a squashed Gaussian. epsilon: 1e-6 above.
 
-    noise, std, actions: (rows, size); log_prob: (rows,). All are written over by the next call.
+    noise, std, actions: (rows, size); log_prob: (rows,). All are written over by the next `draw` and `task`s.
     """
 
     def __init__(self, rows: int, size: int, epsilon: float, like: Tensor):
         self._native, self._epsilon = NATIVE[like.dtype], epsilon
-        self.noise, self.std, self.actions, self._log_std, self._z, self._room = (
-            like.new_empty(rows, size) for _ in range(6)
-        )
+        self.noise, self.std, self.actions, self._z, self._room = (like.new_empty(rows, size) for _ in range(5))
         self.log_prob = like.new_empty(rows)
 
-    def __call__(self, mean: Tensor, log_std: Tensor, batches: int = 1) -> Tensor:
-        """The actions. mean, log_std: (rows, size), of so many batches, for each of which numbers are drawn anew."""
+    def draw(self, batches: int = 1) -> None:
+        """Draw the noise of so many batches, for each of which SB3 draws numbers anew."""
         for noise in self.noise.chunk(batches):
             noise.normal_()
-        torch.clamp(log_std, LOG_STD_MIN, LOG_STD_MAX, out=self._log_std)
-        torch.exp(self._log_std, out=self.std)
-        torch.mul(self.noise, self.std, out=self._z).add_(mean)
-        torch.tanh(self._z, out=self.actions)
-        torch.mul(self.actions, self.actions, out=self._room).neg_().add_(1).add_(self._epsilon)
-        given = (t.data_ptr() for t in (mean, self._log_std, self.std, self._z, self._room))
-        self._native.squashed(*given, *mean.shape, self.log_prob.data_ptr())
-        return self.actions
+
+    def task(self, mean: Tensor, log_std: Tensor, first: int = 0) -> tuple[Any, Table]:
+        """What works out the actions of some rows, from `first` on. mean, log_std: (rows, size), of just those."""
+        rows, size = mean.shape
+        mine = (self.std, self._z, self.actions, self._room, self.log_prob)
+        noise, *into = (tensor[first:].data_ptr() for tensor in (self.noise, *mine))
+        numbers = float(LOG_STD_MIN), float(LOG_STD_MAX), self._epsilon
+        given = mean.data_ptr(), log_std.data_ptr(), noise, rows, size, *numbers
+        return self._native.squash_noise, table([*given, *into])
 
     def slopes(self, log_std: Tensor, to_actions: Tensor, weight: float, into: Sequence[Tensor]) -> None:
         """Write dL/d mean and dL/d log_std of the first rows. log_std: as given; to_actions: dL/da; weight: t / B."""

@@ -123,7 +123,7 @@ class SquaresFinite:
         if not self._works:
             return math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item())
         together(*self._works)
-        return math.isfinite(self._sums.sum())
+        return math.isfinite(sum(self._sums.tolist()))
 
     def _plan(self, tensors: list[Tensor]) -> tuple[Work, ...]:
         every, squares = addresses_and_sizes(tensors), NATIVE[tensors[0].dtype].squares

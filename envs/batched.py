@@ -15,9 +15,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs.batched_robots import CLASSES, kind_of
-from envs.crew import cores
+from envs.crew import Share, cores
 from envs.halves import Known, Lane, Result
-from envs.native_physics import Share
 from envs.parsing import parse_count
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.crew import Crew
-from envs.native_physics import LIBRARY, NativePhysics, Share
+from envs.crew import Crew, Share
+from envs.native_physics import LIBRARY, NativePhysics
 
 
 class Physics:

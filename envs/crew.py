@@ -15,6 +15,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
+Share = Callable[[int, int, int], None]  # as `envs.Batch` describes it
 WORTH = 4e-4  # seconds of work that pay for waking a thread, which takes some 50 us
 PATIENCE = 3e-4  # seconds of looking again and again whether others are done, before sleeping
 

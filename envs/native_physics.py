@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import mujoco
 import numpy as np
 
-Share = Callable[[int, int, int], None]
+from envs.crew import Share
+
 Job = tuple[Any, Any, int]  # model, data, frames
 THREADS = 1  # its place in the table that native.c reads
 STATE, FRAMES = 0, 3  # theirs in each row

@@ -25,11 +25,14 @@ class Stream:
         self.arrivals: list[int] = []  # Poisson change times; only grows
         self.states: list[float] = []  # states of a random drift at the beginnings of its blocks; only grows
         self.block: tuple[int, list[float]] = (-1, [])  # the block last asked for, by number
+        self._asked = (-1, 0, 0)  # purpose, index and count of what was asked for last
+        self._numbers: list[float] = []
 
     def uniform(self, purpose: int, index: int, count: int = 1) -> list[float]:
         """Return `count` numbers in [0, 1) that belong to this address."""
-        numbers: list[float] = self._generator(purpose, index).random(count).tolist()
-        return numbers
+        if (asked := (purpose, index, count)) != self._asked:
+            self._asked, self._numbers = asked, self._generator(purpose, index).random(count).tolist()
+        return [*self._numbers]
 
     def normal(self, purpose: int, index: int, count: int = 1) -> NDArray[np.float64]:
         """Return `count` standard normal numbers, shape (count,), that belong to this address."""

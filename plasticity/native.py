@@ -35,7 +35,6 @@ _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _FRACTION, _BITS = Struct("d"), Struct("q")
 _LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
 _SIGNATURES = {  # of what is no task
-    "squashed": [*[_ADDRESS] * 5, _COUNT, _COUNT, _ADDRESS],
     "squashed_slopes": [*[_ADDRESS] * 6, _COUNT, *[_NUMBER] * 3, _ADDRESS, _ADDRESS],
     "bellman": [*[_ADDRESS] * 3, _COUNT, *[_ADDRESS] * 4, _COUNT, _NUMBER, _NUMBER],
     "actor_loss": [*_LIST, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
@@ -48,7 +47,6 @@ _TELLING = ("bellman", "actor_loss")  # which return one number
 class Native:
     """The functions of native.c for one floating type, by their names there."""
 
-    squashed: Any
     squashed_slopes: Any
     bellman: Any
     actor_loss: Any
@@ -71,6 +69,7 @@ class Native:
     backward: Any
     input_gradient: Any
     polyak: Any
+    squash_noise: Any
 
 
 class Work:

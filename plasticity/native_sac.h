@@ -1,18 +1,31 @@
 /* SAC's gradient step for one floating type: see agents/fast_sac_losses.py. */
 
-/* log pi(a) of actions a = tanh(z), z = mean + std noise. room: 1 - a^2 + epsilon, as rounded by SB3's own arithmetic:
-   next to 1 that is all that there is. */
-CLONED EXPORT void NAME(squashed)(const REAL *mean, const REAL *log_std, const REAL *std, const REAL *z,
-                                  const REAL *room, int64_t rows, int64_t size, REAL *log_prob) {
+/* Actions a = tanh(z), z = mean + std noise, and log pi(a). t: mean, log_std and noise; rows, size; the range log_std is
+   kept in, and epsilon; where std, z, a, 1 - a^2 + epsilon and log pi(a) go. */
+CLONED EXPORT void NAME(squash_noise)(const int64_t *t) {
+    const REAL *restrict mean = (const REAL *)t[0], *restrict log_std = (const REAL *)t[1];
+    const REAL *restrict noise = (const REAL *)t[2], low = (REAL)as_double(t[5]), high = (REAL)as_double(t[6]);
+    const REAL epsilon = (REAL)as_double(t[7]);
+    const int64_t rows = t[3], size = t[4];
+    REAL *restrict std = (REAL *)t[8], *restrict z = (REAL *)t[9], *restrict action = (REAL *)t[10];
+    REAL *restrict room = (REAL *)t[11], *restrict log_prob = (REAL *)t[12];
+    for (int64_t i = 0; i < rows * size; i++) {
+        const REAL kept = log_std[i] < low ? low : log_std[i] > high ? high : log_std[i];
+        std[i] = EXP(kept);
+        z[i] = mean[i] + noise[i] * std[i];
+        action[i] = TANH(z[i]);
+        room[i] = (1 - action[i]) * (1 + action[i]) + epsilon;
+    }
     for (int64_t i = 0; i < rows; i++, mean += size, log_std += size, std += size, z += size, room += size) {
         double total = -HALF_LOG_2_PI * (double)size;
         for (int64_t first = 0; first < size; first += 32) { /* the product of 32 is far from the smallest number */
             const int64_t last = first + 32 < size ? first + 32 : size;
             double product = 1;
             for (int64_t k = first; k < last; k++) {
+                const REAL kept = log_std[k] < low ? low : log_std[k] > high ? high : log_std[k];
                 const REAL apart = (z[k] - mean[k]) / std[k];
                 product *= room[k];
-                total -= 0.5 * (double)apart * (double)apart + (double)log_std[k];
+                total -= 0.5 * (double)apart * (double)apart + (double)kept;
             }
             total -= log(product);
         }

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from plasticity.fused_adam import FusedAdam
+from plasticity.stepping import with_hooks
 from plasticity.uncompiled import without_compiler
 
 _load_state_dict = without_compiler(Optimizer.load_state_dict)
@@ -69,7 +70,7 @@ class UnitAdam(Optimizer):
         super().__setstate__(state)  # of a copy, or what load_state_dict puts into this one
         self.__dict__.setdefault("_in_one_pass", FusedAdam())
 
-    @torch.no_grad()
+    @with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One gradient step."""
         loss = None

@@ -23,7 +23,7 @@ from agents.fast_mlp import MLPPass, PlainMLP
 from agents.fast_sac_losses import CriticsLoss, Polyak, Squashed
 from agents.replay import Transitions, fit
 from plasticity import METHODS
-from plasticity.native import table
+from plasticity.native import NO_WORK, Work, table, together
 from tests.agents.models import CBP, ContinuousImages, replaced, sac, weights
 from tests.agents.test_fast_ppo import Robot, apart, both, logged
 from tests.agents.test_recording import SpyConfig
@@ -297,6 +297,46 @@ def stock_loss(mean, log_std, noise, q, alpha):
     return actions, log_prob, (alpha * log_prob.reshape(-1, 1) - least).mean()
 
 
+def act(squashed, mean, log_std):
+    """Draw, and work the actions out, the first half and the second by tasks of their own."""
+    squashed.draw()
+    parts = [part for part in (slice(0, len(mean) // 2), slice(len(mean) // 2, None)) if len(mean[part])]
+    tasks = [squashed.task(mean[part], log_std[part], part.start) for part in parts]
+    together(NO_WORK, Work(*tasks))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(1, 40), st.sampled_from([0.3, 3.0, 30.0]))
+def test_actions_in_single_precision_are_right_to_a_few_units_in_the_last_place(seed, rows, size, scale):
+    random = torch.Generator().manual_seed(seed)
+    mean, log_std = (scale * torch.randn(rows, size, generator=random) for _ in range(2))
+    squashed = Squashed(rows, size, 1e-6, mean)
+    act(squashed, mean, log_std)
+    exact = {"rtol": 4e-7, "atol": 0.0}
+    std = log_std.double().clamp(-20, 2).exp()
+    torch.testing.assert_close(squashed.std.double(), std, **exact)
+    z = mean + squashed.noise * squashed.std  # as rounded
+    near_zero = {"rtol": 4e-7, "atol": float(1e-7 * mean.abs().max())}  # where mean and noise cancel each other
+    torch.testing.assert_close(squashed.actions.double(), z.double().tanh(), **near_zero)
+    stock = SquashedDiagGaussianDistribution(size)
+    torch.manual_seed(0)
+    stock.proba_distribution(mean, log_std.clamp(-20, 2))
+    log_prob = stock.log_prob(squashed.actions, squashed._z)
+    torch.testing.assert_close(squashed.log_prob, log_prob, rtol=1e-5, atol=1e-5 * size)
+
+
+def test_what_is_no_number_stays_that():
+    mean, log_std = torch.zeros(3, 2), torch.zeros(3, 2)
+    mean[0, 0] = log_std[1, 0] = torch.nan
+    mean[2, 0], log_std[2, 1] = torch.inf, -torch.inf
+    squashed = Squashed(3, 2, 1e-6, mean)
+    act(squashed, mean, log_std)
+    assert squashed.actions.isnan().tolist() == [[True, False], [True, False], [False, False]]
+    assert squashed.log_prob.isnan().tolist() == [True, True, True]  # infinity less itself
+    assert squashed.actions[2, 0] == 1
+    assert squashed.std[2, 1].item() == pytest.approx(math.exp(-20))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
@@ -326,7 +366,8 @@ def test_the_actors_loss_and_its_gradients_are_autograds(seed, rows, size, criti
 
     squashed = Squashed(rows, size, 1e-6, mean.detach())
     torch.manual_seed(seed)
-    torch.testing.assert_close(squashed(mean.detach(), log_std.detach()), actions, rtol=1e-12, atol=1e-12)
+    act(squashed, mean.detach(), log_std.detach())
+    torch.testing.assert_close(squashed.actions, actions, rtol=1e-12, atol=1e-12)
     near = {"rtol": 1e-9, "atol": 1e-6 if scale > 1 else 1e-12}
     torch.testing.assert_close(squashed.log_prob, log_prob, **near)
     values = [actions.detach() @ s[:, None] for s in slopes]

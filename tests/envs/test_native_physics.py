@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -108,21 +109,47 @@ def test_an_error_is_that_of_mj_step_and_ends_one_simulation(threads: int) -> No
     assert_same(mine, theirs)
 
 
-def test_warnings_are_passed_on(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.fixture
+def warnings_of_mujoco() -> Iterator[Callable[[Any], None]]:
+    """Sets who hears them, for a while."""
+    usual = mujoco.get_mju_user_warning()
+    yield mujoco.set_mju_user_warning
+    mujoco.set_mju_user_warning(usual)
+
+
+def broken() -> list[Any]:
+    found = robots(3)
+    found[1].data.qpos[3] = np.nan
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_warnings_are_heard_where_mj_steps_are(threads: int, warnings_of_mujoco: Callable[[Any], None]) -> None:
+    mine, theirs, heard = broken(), broken(), list[str]()
+    warnings_of_mujoco(heard.append)
+    alone(theirs[1])
+    expected = heard[:]
+    assert "Nan, Inf or huge value in QPOS" in expected[0]
+    heard.clear()
+    assert batch(mine, threads).step(range(3)) == {}
+    assert heard == expected
+    assert mine[1].data.warning.number.tolist() == theirs[1].data.warning.number.tolist()
+    assert_same([mine[1]], [theirs[1]])
+
+
+def test_warnings_that_nobody_hears_are_printed(
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    warnings_of_mujoco: Callable[[Any], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where MuJoCo keeps a log
-    mine, theirs = robots(2), robots(2)
-    for robot in (mine[1], theirs[1]):
-        robot.data.qpos[3] = np.nan
-    for robot in theirs:
-        alone(robot)
+    warnings_of_mujoco(None)
+    alone(broken()[1])
     expected = capfd.readouterr()
-    assert "Nan, Inf or huge value in QPOS" in expected.out + expected.err
-    assert batch(mine, 1).step([0, 1]) == {}
+    assert "Nan, Inf or huge value in QPOS" in expected.err
+    batch(broken(), 2).step(range(3))
     assert capfd.readouterr() == expected
-    assert mine[1].data.warning.number.tolist() == theirs[1].data.warning.number.tolist()
-    assert_same(mine, theirs)
 
 
 @pytest.mark.parametrize("name", ["control", "passive", "time"])
