@@ -49,6 +49,26 @@ def test_fused_unit_adam_is_adam_in_float32_on_recorded_gradients(decay):
             assert (a - b).abs().max() <= 1e-3 * lr + 1e-7
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_moments_too_small_for_full_precision_count_as_zero_within_a_step_only(kind):
+    smallest = torch.finfo(kind).tiny
+    weight = nn.Parameter(torch.ones(4, 3, dtype=kind))
+    optimizer = UnitAdam([weight], lr=1e-3, fused=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    before = weight.detach().clone()
+    state = optimizer.state[weight]
+    for moment in (state["exp_avg"], state["exp_avg_sq"]):
+        moment[1].fill_(smallest / 4)
+    weight.grad[1] = 0
+    optimizer.step()
+    assert (weight[1] == before[1]).all()  # torch's Adam would move it by less than can be seen
+    assert (weight[0] < before[0]).all()
+    below = torch.full((3,), smallest, dtype=kind) / 4
+    assert (below > 0).all()  # elsewhere such numbers are what they were
+    assert (below * 2 == smallest / 2).all()
+
+
 def reset_some(optimizer, random):
     for parameter in optimizer.param_groups[0]["params"]:
         rows = torch.rand(parameter.shape[0], generator=random) < 0.3
