@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.sac.policies import CnnPolicy as SACCnnPolicy
@@ -200,6 +201,13 @@ class PlasticSACPolicy(PlasticPolicy, SACPolicy):
             return super()._predict(observation, deterministic)
         actions: Tensor = self.fast.act(observation, deterministic)
         return actions
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        """As SB3 has it: the observations as a tensor, and whether there are several."""
+        several = type(observation) is np.ndarray and observation.shape[1:] == self.observation_space.shape
+        if self.fast is None or not several:
+            return super().obs_to_tensor(observation)
+        return torch.from_numpy(observation), True
 
     def set_training_mode(self, mode: bool) -> None:
         """Of actor and critics; targets are never trained."""

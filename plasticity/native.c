@@ -24,6 +24,18 @@
 #define CLONED
 #endif
 
+/* A sum or product that is rounded as it stands, and is no part of others. */
+#if defined(__clang__)
+#if __has_builtin(__arithmetic_fence)
+#define ROUNDED(number) __arithmetic_fence(number)
+#endif
+#elif defined(__GNUC__) && __GNUC__ >= 12
+#define ROUNDED(number) __builtin_assoc_barrier(number)
+#endif
+#ifndef ROUNDED
+#define ROUNDED(number) (number)
+#endif
+
 #define HALF_LOG_2_PI 0.91893853320467274178
 enum { LOSS, CLIPPED, KL, ENTROPY };
 /* Of a pass through a network, and of each of its layers: see native_mlp.h. */

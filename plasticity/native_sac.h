@@ -14,7 +14,7 @@ CLONED EXPORT void NAME(squash_noise)(const int64_t *t) {
         std[i] = EXP(kept);
         z[i] = mean[i] + noise[i] * std[i];
         action[i] = TANH(z[i]);
-        room[i] = (1 - action[i]) * (1 + action[i]) + epsilon;
+        room[i] = ROUNDED(1 - ROUNDED(action[i] * action[i])) + epsilon; /* SB3's: next to 1 that is all there is */
     }
     for (int64_t i = 0; i < rows; i++, mean += size, log_std += size, std += size, z += size, room += size) {
         double total = -HALF_LOG_2_PI * (double)size;

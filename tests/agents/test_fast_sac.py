@@ -142,7 +142,9 @@ def test_in_a_rollout_it_acts_bit_for_bit_as_stock_does(deterministic):
     for policy_fast in (None, fast):
         model.policy.fast = policy_fast
         torch.manual_seed(3)
-        found.append([model.predict(observations, deterministic=deterministic)[0], torch.rand(3).numpy()])
+        acted = [model.predict(seen, deterministic=deterministic)[0] for seen in (observations, observations[0])]
+        found.append([*acted, torch.rand(3).numpy()])
+    assert [len(acted) for acted in found[0][:2]] == [5, 8]
     assert all(np.array_equal(one, other) and one.dtype == other.dtype for one, other in zip(*found, strict=True))
     model.policy.fast = fast
     assert model.policy(torch.from_numpy(observations)).requires_grad  # with gradients, SB3's own
