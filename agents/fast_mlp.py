@@ -128,14 +128,15 @@ class MLPPass:
         network.record(self.inputs, hidden, gradients, sums)
 
 
-def act_together(one: MLPPass | Exact, other: MLPPass | Exact, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """What the heads of either put out; at once if another thread is awake, as it is between steps of many worlds."""
+def act_together(passes: Sequence[MLPPass | Exact], x: Tensor) -> list[list[Tensor]]:
+    """What the heads of two networks put out; at once if another thread is awake, as between steps of several worlds."""
+    one, other = passes
     if isinstance(one, Exact) or isinstance(other, Exact):
-        return one(x), other(x)
+        return [one(x), other(x)]
     one.read(x)
     other.read(x)
     together(one.work, other.work, wake=False)
-    return one.outputs, other.outputs
+    return [one.outputs, other.outputs]
 
 
 def in_rows(inputs: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class FastPPO:
         x = in_rows(observations.float().to(self.dtype))
         if (rows := len(x)) not in self._acting:
             self._acting[rows] = acting(self.pi, rows), acting(self.vf, rows)
-        (head,), (values,) = act_together(*self._acting[rows], x)
+        (head,), (values,) = act_together(self._acting[rows], x)
         if self.log_std is None:
             distribution = self.policy.action_dist.proba_distribution(head)
             actions = distribution.get_actions(deterministic=deterministic)

@@ -174,11 +174,8 @@ class _Step:
     def _plan(self) -> None:
         """What either thread does: half of a batch, or of the critics, or of the gradients of an actor's layers."""
         native, tables = self.actor.native, [q.table for q in self.critics]
-        parts = (
-            (part, self.squashed.task(*part.outputs, first))
-            for part, first in ((self.first, 0), (self.second, self.rows))
-        )
-        self.look = [Work((native.forward, part.table), squash) for part, squash in parts]
+        parts = ((self.first, 0), (self.second, self.rows))
+        self.look = [Work((native.forward, p.table), self.squashed.task(p.outputs, first)) for p, first in parts]
         self.both, self.again, self.back, self.to_act = [], [], [], []
         gradients = [self._action_gradient(place) for place in range(len(tables))]
         for half in (slice(0, None, 2), slice(1, None, 2)):

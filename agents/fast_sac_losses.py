@@ -49,8 +49,9 @@ class Squashed:
         for noise in self.noise.chunk(batches):
             noise.normal_()
 
-    def task(self, mean: Tensor, log_std: Tensor, first: int = 0) -> tuple[Any, Table]:
-        """What works out the actions of some rows, from `first` on. mean, log_std: (rows, size), of just those."""
+    def task(self, heads: Sequence[Tensor], first: int = 0) -> tuple[Any, Table]:
+        """What works out the actions of some rows, from `first` on. heads: mean and log_std of those, (rows, size)."""
+        mean, log_std = heads
         rows, size = mean.shape
         mine = (self.std, self._z, self.actions, self._room, self.log_prob)
         noise, *into = (tensor[first:].data_ptr() for tensor in (self.noise, *mine))

@@ -303,7 +303,7 @@ def act(squashed, mean, log_std):
     """Draw, and work the actions out, the first half and the second by tasks of their own."""
     squashed.draw()
     parts = [part for part in (slice(0, len(mean) // 2), slice(len(mean) // 2, None)) if len(mean[part])]
-    tasks = [squashed.task(mean[part], log_std[part], part.start) for part in parts]
+    tasks = [squashed.task((mean[part], log_std[part]), part.start) for part in parts]
     together(NO_WORK, Work(*tasks))
 
 
