@@ -129,7 +129,7 @@ class MLPPass:
 
 
 def act_together(passes: Sequence[MLPPass | Exact], x: Tensor) -> list[list[Tensor]]:
-    """What the heads of two networks put out; at once if another thread is awake, as between steps of several worlds."""
+    """What the heads of two networks put out; at once if another thread is awake, as between steps of many worlds."""
     one, other = passes
     if isinstance(one, Exact) or isinstance(other, Exact):
         return [one(x), other(x)]

@@ -131,6 +131,7 @@ def numerical_rank(sigma: Tensor, rows: int, eps: float = torch.finfo(torch.floa
     return int((sigma > max(rows, len(sigma)) * eps * sigma.max()).sum())
 
 
+@one_thread()  # so do the handful of small ones here, after which others of torch's would take cores from BLAS's
 def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, float]:
     """Every measure of one layer on one batch, by name; `activations` as the layer's activation put them out.
 
@@ -156,6 +157,7 @@ def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, flo
     return numbers
 
 
+@one_thread()
 def weight_metrics(weight: Tensor, initial: Tensor | None = None) -> dict[str, float]:
     """Mean |W|, spectral norm, and the Frobenius distance from `initial` if given."""
     weight = weight.detach()
