@@ -35,6 +35,13 @@ class BadInput(RunError):
     exit_code = BAD_INPUT
 
 
+class WorkersLost(RunError):
+    """Nobody is left who works on a sweep or a search."""
+
+    def __init__(self, resume: str):
+        super().__init__("all workers were lost, or the scheduler; runs keep what they have saved", resume)
+
+
 class NumericFailure(RunError):
     """A network whose parameters are no longer finite."""
 

@@ -160,7 +160,7 @@ def _search(space: Space, folder: Path, flags: argparse.Namespace, command: Sequ
             line = ["python", "train.py", "-m", *typed(own, space.directories), f"seed=range({unseen},{unseen + 5})"]
             tell([f"  {shlex.join(line)}"], console)
     if lost:
-        raise errors.RunError("all workers were lost, or the scheduler; runs keep what they have saved", resume=again)
+        raise errors.WorkersLost(again)
     if not best:
         raise errors.RunError("no trial has come to its end")
     return errors.DONE

@@ -55,7 +55,7 @@ def sweep(
         tell([f"stopped by {signal.Signals(stop.signal).name}; go on with: {again}"], console)
         return 128 + stop.signal
     if lost:
-        raise errors.RunError("all workers were lost, or the scheduler; runs keep what they have saved", resume=again)
+        raise errors.WorkersLost(again)
     tell(_next(roots), console)
     if failed := sum(status.state == FAILED for status in statuses):
         raise errors.RunError(f"{failed:,} of {len(statuses):,} cells failed", resume=again)

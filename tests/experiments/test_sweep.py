@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from experiments import lock
+from experiments import errors, lock
 from experiments.inspect import look
 from experiments.lock import RunLock
-from experiments.sweep import crew
+from experiments.sweep import command, crew
 from experiments.sweep import status as states
 from experiments.sweep.cell import Outcome, Task, run
 from experiments.sweep.cells import Cell, cells, plan
@@ -290,6 +290,14 @@ def test_own_workers_that_all_vanish_are_not_waited_for(
     own_crew.tick()
     assert own_crew.lost == lost
     assert own_crew.open == (not lost)
+
+
+def test_a_sweep_whose_workers_are_lost_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "_work", lambda *_: True)
+    with pytest.raises(errors.WorkersLost, match="all workers were lost, or the scheduler; runs keep") as lost:
+        command.sweep([*TINY, SHORT], [], ["train.py", "-m", "experiment=my own"])
+    assert lost.value.resume == "train.py -m 'experiment=my own'"
 
 
 def test_a_folder_says_where_a_cell_is(tmp_path: Path) -> None:
