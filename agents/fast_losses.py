@@ -120,9 +120,11 @@ class Clip:
         self.measure = [(native.squares, table([*first, place])), (native.squares, table([*second, place + 8]))]
         self._scale = [Work((native.scale, table([*own, self._factor.ctypes.data]))) for own in (first, second)]
 
-    def __call__(self, max_norm: float) -> None:
-        """After `measure`."""
-        factor = max_norm / (math.sqrt(self._squares.sum()) + 1e-6)
+    def __call__(self, max_norm: float) -> float:
+        """After `measure`; the sum of the squares that there were."""
+        squares = sum(self._squares.tolist())
+        factor = max_norm / (math.sqrt(squares) + 1e-6)
         if not factor >= 1:  # NaN goes on, as in torch
             self._factor[0] = factor
             together(*self._scale)
+        return squares

@@ -120,7 +120,8 @@ class FastPPO:
         logged: list[tuple[float, ...]] = []
         kls: list[float] = []
         go_on = True
-        with _held_still(policy.networks):
+        optimizer: Any = policy.optimizer
+        with _held_still(policy.networks), _knowing_squares(optimizer):
             for epoch in range(model.n_epochs):
                 kls = []
                 for batch in data.minibatches(model.batch_size):
@@ -136,8 +137,8 @@ class FastPPO:
                         if model.verbose >= 1:
                             print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
                         break
-                    minibatch.clip(max_norm)
-                    policy.optimizer.step()
+                    optimizer.gradient_squares = minibatch.clip(max_norm)
+                    optimizer.step()
                 model._n_updates += 1
                 if not go_on:
                     break
@@ -173,6 +174,15 @@ def _held_still(networks: Mapping[str, Network]) -> Iterator[None]:
     finally:
         for network in networks.values():
             network.steady = None
+
+
+@contextmanager
+def _knowing_squares(optimizer: Any) -> Iterator[None]:
+    """Inside the block an optimizer is told the sum of its gradients' squares: see `agents.GradientGuard`."""
+    try:
+        yield
+    finally:
+        optimizer.gradient_squares = None
 
 
 class _Minibatch:

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3 import PPO as StockPPO
 
 from agents import PPO, SAC
-from agents.finite import GradientGuard, non_finite, optimizers
+from agents.finite import GradientGuard, SquaresFinite, non_finite, optimizers
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8, 8]}, "seed": 0, "device": "cpu"}
 
@@ -57,6 +57,34 @@ def test_ppo_stops_before_the_step(value: float) -> None:
     assert guard.steps == {"policy": 0}
     for name, value_after in weights(model).items():
         torch.testing.assert_close(value_after, before[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_updates_by_hand_stop_before_the_step_too(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ppo(plasticity="cbp", backend="auto")
+    guard = GradientGuard(model)
+    model.learn(64)
+    assert guard.steps == {"policy": 4}
+    looked: list[Any] = []
+    monkeypatch.setattr(SquaresFinite, "__call__", lambda self, tensors: looked.append(1))
+    before = weights(model)
+    compute, rows = model.rollout_buffer.compute_returns_and_advantage, slice(5, 6)
+
+    def spoilt(**kwargs: Any) -> None:
+        compute(**kwargs)
+        model.rollout_buffer.returns[rows] = value
+
+    monkeypatch.setattr(model.rollout_buffer, "compute_returns_and_advantage", spoilt)
+    with pytest.raises(
+        FloatingPointError, match=r"^gradients of the policy are no longer finite at gradient step [56],"
+    ):
+        model.learn(64, reset_num_timesteps=False)
+    assert not looked  # clipping has told
+    assert guard.steps["policy"] in (4, 5)
+    if guard.steps["policy"] == 4:
+        for name, now in weights(model).items():
+            torch.testing.assert_close(now, before[name], rtol=0, atol=0, msg=name)
+    assert model.policy.optimizer.gradient_squares is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
