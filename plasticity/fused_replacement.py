@@ -34,6 +34,7 @@ class FusedReplacement:
         self._settings = (decay, maturity, transfer, reset)
         self._numbers, self._transfer, self._reset = (float(decay), maturity), transfer, reset
         self._plans: dict[HiddenLayer, _Plan] = {}
+        self._scratch = torch.empty(0, dtype=torch.float64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy finds out anew where its tensors lie."""
@@ -44,7 +45,7 @@ class FusedReplacement:
         return all(self._is_fit(network, states[layer.name], layer) for layer in layers)
 
     def _is_fit(self, network: Network, state: nn.Module, layer: HiddenLayer) -> bool:
-        plan, hidden = self._plans.get(layer), network.activations[layer.name]
+        plan = self._plans.get(layer)
         if plan is None or not plan.stays(network.steady):
             optimizers: Any = network.optimizers if self._reset else ()
             if not _is_plain(layer, network, state):
@@ -55,7 +56,7 @@ class FusedReplacement:
             if plan is None or not plan.is_of(tensors):
                 plan = self._plans[layer] = _Plan(layer, state, optimizers, tensors, self._numbers, self._transfer)
             plan.steady = network.steady
-        return hidden.dim() == 2 and addressable(layer.weight, hidden)
+        return plan.reads(network.activations[layer.name])
 
     def __call__(
         self,
@@ -76,8 +77,9 @@ class FusedReplacement:
             hidden = network.activations[layer.name]
             plan.table[:OWN] = count, own.data_ptr(), new.data_ptr(), hidden.data_ptr(), len(hidden)
             longest = max(longest, count * len(hidden), layer.units)
-        scratch = torch.empty(longest, dtype=torch.float64)
-        task = table([scratch.data_ptr(), len(plans), *(plan.table.ctypes.data for plan in plans)])
+        if len(self._scratch) < longest:
+            self._scratch = torch.empty(longest, dtype=torch.float64)
+        task = table([self._scratch.data_ptr(), len(plans), *(plan.address for plan in plans)])
         NATIVE[kind].replace(task.ctypes.data)
         increment_version([weight for plan in plans for weight in plan.weights])
 
@@ -85,7 +87,7 @@ class FusedReplacement:
 class _Plan:
     """What the kernel reads of a layer; holds all it points to.
 
-    weights: all that change. steady: see `Network.steady`, when last looked at.
+    weights: all that change. address: of the table. steady: see `Network.steady`, when last looked at.
     """
 
     steady: object | None = None
@@ -99,6 +101,7 @@ class _Plan:
         numbers: tuple[float, int],
         transfer: bool,
     ):
+        self._kind = layer.weight.dtype
         self._tensors, self._addresses = tensors, [*map(Tensor.data_ptr, tensors)]
         self.weights = [layer.weight, *(weight_of(reader.linear) for reader in layer.readers)]
         self._states = [(o.state, p, o.state.get(p)) for o in optimizers for p in _with_states(layer)]
@@ -115,6 +118,12 @@ class _Plan:
                 *(self._zeros.ctypes.data, len(self._zeros) // 5, *numbers, int(transfer)),
             ]
         )
+        self.address: int = self.table.ctypes.data
+
+    def reads(self, hidden: Tensor) -> bool:
+        """Whether this is what a layer of this kind puts out."""
+        fits = hidden.dim() == 2 and hidden.dtype == self._kind and hidden.device.type == "cpu"
+        return fits and hidden.is_contiguous()
 
     def stays(self, stretch: object | None) -> bool:
         """Whether this can be taken as it is within a stretch, in which states may begin anew all the same."""
