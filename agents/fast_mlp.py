@@ -146,7 +146,7 @@ def in_rows(inputs: Tensor) -> Tensor:
 
 
 def acting(mlp: PlainMLP, rows: int) -> MLPPass | Exact:
-    """A forward pass for few rows that equals the modules' to the last bit: what a rollout needs."""
+    """A forward pass for few rows that equals the modules' on one thread to the last bit: what a rollout needs."""
     gemm = TORCHS.get(mlp.parameters[0].dtype, 0)
     is_same = gemm and not any(isinstance(layer.activation, nn.Tanh) for layer in mlp.layers)
     return MLPPass(mlp, rows, gemm=gemm) if is_same else Exact(mlp, rows)

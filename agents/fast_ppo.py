@@ -2,7 +2,8 @@
 
 The update draws the same minibatches as SB3's and logs the same numbers, optimizers are stepped with the hooks they
 have, and networks are told what hooks would have recorded, so that no method knows which update runs. Gradients and
-parameters differ from SB3's by rounding; what the policy does in a rollout is the same to the last bit.
+parameters differ from SB3's by rounding; what the policy does in a rollout is what its modules
+do on one thread, to the last bit.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A gradient step draws the same transitions and the same noise as SB3's and logs the same numbers, optimizers are stepped
 with the hooks they have, and networks are told what hooks would have recorded, so that no method knows which update
-runs. Gradients and parameters differ from SB3's by rounding; the actions of a rollout are the same to the last bit.
+runs. Gradients and parameters differ from SB3's by rounding; the actions of a rollout are those of its
+modules on one thread, to the last bit.
 
 What SB3 works out and nobody reads is left out: gradients of critics' weights and of observations in the actor's loss.
 The actor looks at both ends of the transitions in one pass.

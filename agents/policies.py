@@ -207,7 +207,7 @@ class PlasticSACPolicy(PlasticPolicy, SACPolicy):
         several = type(observation) is np.ndarray and observation.shape[1:] == self.observation_space.shape
         if self.fast is None or not several:
             return super().obs_to_tensor(observation)
-        return torch.from_numpy(observation), True
+        return torch.from_numpy(np.array(observation)), True
 
     def set_training_mode(self, mode: bool) -> None:
         """Of actor and critics; targets are never trained."""

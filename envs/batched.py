@@ -7,6 +7,7 @@ several threads, then through what the robots observe and are paid, then through
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -85,11 +86,16 @@ class Batch:
         from envs.batched_physics import Physics
 
         count = cores() if threads is None else parse_count("threads", threads, minimum=1)
+        self._envs, self._kwargs = [*envs], dict[str, Any](threads=count, known=known, share=share)
         self._lanes = [Lane(env, known or {}) for env in envs]
         robots = [lane.base for lane in self._lanes]
         kind = kind_of(robots[0])
         assert kind is not None
         self._robots, self._physics = kind(robots), Physics(robots, count, share)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Batch:
+        """A batch of copies of the environments."""
+        return type(self)(copy.deepcopy(self._envs, memo), **self._kwargs)
 
     def step(self, actions: Any) -> list[Result]:
         """Step all environments.

@@ -32,7 +32,7 @@
    are done, and one more while a thread has it. */
 enum { COUNT, THREADS, SEATS, ROWS, STEP, FORCES, SET_HANDLER, HANDLER_OF_ALL };
 enum { STATE, MODEL, DATA, FRAMES, SAID, COLUMNS };
-enum { ERROR_LEVEL = 3, LENGTH = 1024 }; /* mjLOG_ERROR; of a subject, and the room for what an error said */
+enum { ERROR_LEVEL = 3, LENGTH = 1024, ROOM = 2048 }; /* mjLOG_ERROR; of a subject; for what an error said */
 
 typedef struct { /* the beginning of mjLogMessage */
     int level, topic;
@@ -50,7 +50,8 @@ static OF_THREAD char *said;
 
 static void hear(const message_t *message) {
     if (message->level >= ERROR_LEVEL) {
-        snprintf(said, LENGTH, "%s: %.900s", message->function ? message->function : "MuJoCo", message->subject);
+        if (message->function) snprintf(said, ROOM, "%.1000s: %s", message->function, message->subject);
+        else snprintf(said, ROOM, "%s", message->subject);
         longjmp(way_out, 1);
     }
     const handler_t for_all = ((handler_of_all_t)table[HANDLER_OF_ALL])();

@@ -18,7 +18,8 @@ THREADS = 1  # its place in the table that native.c reads
 STATE, FRAMES = 0, 3  # theirs in each row
 FUNCTIONS = ("mj_step", "mj_rnePostConstraint", "_mjPRIVATE_setTlsLogHandler", "_mjPRIVATE_getGlobalLogHandler")
 CALLBACKS = ("passive", "control", "contactfilter", "sensor", "act_dyn", "act_gain", "act_bias")
-ROOM = 1024  # bytes for what an error says
+VERSION = 4  # of MuJoCo, whose log messages native.c reads
+ROOM = 2048  # bytes for what an error says
 
 
 class Library:
@@ -77,6 +78,7 @@ class NativePhysics:
         self._table[THREADS] = threads
         self._rows[:, STATE] = self._over
         self._rows[indices, STATE] = 0
+        self._said[:, 0] = 0
         table, task = self._where
         with self._library.untimed():
             if share is None or threads == 1:
@@ -87,7 +89,6 @@ class NativePhysics:
 
     def _errors(self) -> dict[int, Exception]:
         said = [bytes(row).partition(b"\0")[0].decode(errors="replace") for row in self._said]
-        self._said[:] = 0
         return {index: mujoco.FatalError(words) for index, words in enumerate(said) if words}
 
 
@@ -96,9 +97,11 @@ def _address(function: Any) -> int:
 
 
 def _load() -> Library | None:
-    """None where native.c was not compiled, or MuJoCo has not all that it calls (version 4 has)."""
+    """None where native.c was not compiled, or MuJoCo is another version or has not all that it calls."""
     found = importlib.util.find_spec("envs._native")
     if found is None or found.origin is None:
+        return None
+    if mujoco.mj_version() // 1_000_000 != VERSION:  # what errors look like is not a promise of MuJoCo's
         return None
     try:
         return Library(ctypes.CDLL(found.origin), ctypes.CDLL(mujoco._functions.__file__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ class Stream:
         name: the target's name, so that two targets on one environment change independently.
     """
 
+    _asked = (-1, 0, 0)  # purpose, index and count of what was asked for last
+    _numbers: Sequence[float] = ()
+
     def __init__(self, seed: int, name: str) -> None:
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         self._key = int.from_bytes(digest[:16], "little")
@@ -25,8 +29,6 @@ class Stream:
         self.arrivals: list[int] = []  # Poisson change times; only grows
         self.states: list[float] = []  # states of a random drift at the beginnings of its blocks; only grows
         self.block: tuple[int, list[float]] = (-1, [])  # the block last asked for, by number
-        self._asked = (-1, 0, 0)  # purpose, index and count of what was asked for last
-        self._numbers: list[float] = []
 
     def uniform(self, purpose: int, index: int, count: int = 1) -> list[float]:
         """Return `count` numbers in [0, 1) that belong to this address."""

@@ -100,18 +100,15 @@ INLINE float inline_exp(float x) {
     return e * scale;
 }
 
-/* Numbers too small for full precision, to which moments of weights without gradients decay, take a processor many times
-   as long as others; between these two they count as zero. */
+/* How this thread rounds, and whether numbers too small for full precision count as zero. */
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && defined(__SSE2__)
-INLINE unsigned without_tiny(void) {
-    const unsigned usual = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(usual | 0x8040);
-    return usual;
-}
-INLINE void as_before(unsigned usual) { __builtin_ia32_ldmxcsr(usual); }
+INLINE unsigned arithmetic(void) { return __builtin_ia32_stmxcsr(); }
+INLINE void set_arithmetic(unsigned how) { __builtin_ia32_ldmxcsr(how); }
+enum { TINY_IS_ZERO = 0x8040 };
 #else
-INLINE unsigned without_tiny(void) { return 0; }
-INLINE void as_before(unsigned usual) { (void)usual; }
+INLINE unsigned arithmetic(void) { return 0; }
+INLINE void set_arithmetic(unsigned how) { (void)how; }
+enum { TINY_IS_ZERO = 0 };
 #endif
 
 /* Whether the processor is Intel's. */

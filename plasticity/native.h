@@ -64,7 +64,8 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
     const double *n = (const double *)task[2], *first = (const double *)task[3], *second = (const double *)task[5];
     REAL none = 0;
     const REAL numbers[] = {(REAL)n[4], (REAL)n[2], (REAL)(1 - n[1]), (REAL)(1 - n[2]), (REAL)n[3]};
-    const unsigned usual = without_tiny();
+    const unsigned usual = arithmetic(); /* moments of weights without gradients decay to tiny numbers, which are slow */
+    set_arithmetic(usual | TINY_IS_ZERO);
     for (const int64_t *t = table; t < table + 10 * parameters; t += 10) {
         REAL *p = (REAL *)t[0], *m = (REAL *)t[2], *v = (REAL *)t[3], *sums = (REAL *)t[9], longest = 0, largest = 0;
         const REAL *g = (const REAL *)t[1];
@@ -103,7 +104,7 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
 #undef ADAM
         }
     }
-    as_before(usual);
+    set_arithmetic(usual);
 }
 
 /* -- continual backprop -------------------------------------------------------------------------------------------- */

@@ -33,7 +33,7 @@ enum { LOOKS = 50000, MOST = 63 };
 typedef struct {
     pthread_cond_t woken;
     int asleep;
-    unsigned asked, done;
+    unsigned asked, done, arithmetic; /* the last that of whoever asks */
     const int64_t *tasks;
     int64_t count;
     char apart[128]; /* from the next one's, so that looking at one does not slow the other */
@@ -66,6 +66,7 @@ static void *help(void *own) {
             pthread_mutex_unlock(&lock);
         }
         seen = look(&self->asked);
+        set_arithmetic(self->arithmetic);
         run_all(self->tasks, self->count);
         __atomic_store_n(&self->done, seen, __ATOMIC_SEQ_CST);
     }
@@ -99,6 +100,7 @@ static int have(int64_t wanted) {
 static void ask(helper_t *helper, const int64_t *tasks, int64_t count) {
     helper->tasks = tasks;
     helper->count = count;
+    helper->arithmetic = arithmetic();
     __atomic_add_fetch(&helper->asked, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&helper->asleep, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&lock);

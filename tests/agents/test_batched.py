@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -128,6 +129,21 @@ def test_observations_keep_the_type_of_their_space() -> None:
     assert batched.step(np.zeros((3, 3), np.float32))[0].dtype == dummy.observation_space.dtype == np.float64
     dummy.step(np.zeros((3, 3), np.float32))
     compare(dummy, batched, 30)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("native", [True, False])
+def test_a_copy_has_environments_of_its_own(threads: int, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from envs import batched_physics
+
+    if not native:
+        monkeypatch.setattr(batched_physics, "LIBRARY", None)
+    dummy, batched = both(slippery("SlipperyHopper-v5"), threads=threads)
+    compare(dummy, batched, 10)
+    others, copied = deepcopy(dummy), deepcopy(batched)
+    compare(dummy, batched, 45)  # over the time limit, which the copies are not to notice
+    compare(others, copied, 45, seed=1)
+    compare(dummy, batched, 5)
 
 
 def test_an_agent_learns_the_same() -> None:

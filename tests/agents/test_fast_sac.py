@@ -147,6 +147,9 @@ def test_in_a_rollout_it_acts_bit_for_bit_as_stock_does(deterministic):
     assert [len(acted) for acted in found[0][:2]] == [5, 8]
     assert all(np.array_equal(one, other) and one.dtype == other.dtype for one, other in zip(*found, strict=True))
     model.policy.fast = fast
+    read_only = observations[::-1]  # and the other way round, which torch knows nothing of
+    read_only.flags.writeable = False
+    assert model.predict(read_only)[0].shape == (5, 8)
     assert model.policy(torch.from_numpy(observations)).requires_grad  # with gradients, SB3's own
 
 

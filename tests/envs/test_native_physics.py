@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -107,6 +109,82 @@ def test_an_error_is_that_of_mj_step_and_ends_one_simulation(threads: int) -> No
     alone(theirs[2])
     assert physics.step([2]) == {}
     assert_same(mine, theirs)
+
+
+def test_errors_of_all_simulations_on_all_threads_are_told_apart() -> None:
+    mine = robots(8)
+    for robot in mine:
+        robot.model.opt.integrator = 99
+    physics = batch(mine, 2)
+    for _ in range(1_500):
+        errors = physics.step(range(8))
+        assert {*map(str, errors.values())} == {"mj_step: invalid integrator"}
+        assert sorted(errors) == [*range(8)]
+
+
+def crowded() -> Any:
+    """A simulation that its memory is too small for."""
+    boxes = "".join(
+        f"<body pos='0 0 {0.1 + 0.19 * i}'><freejoint/><geom type='box' size='.1 .1 .1'/></body>" for i in range(20)
+    )
+    plane = "<geom type='plane' size='5 5 1'/>"
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><size memory='200K'/><worldbody>{plane}{boxes}</worldbody></mujoco>"
+    )
+    return SimpleNamespace(model=model, data=mujoco.MjData(model), frame_skip=5)
+
+
+def test_an_error_without_a_function_is_that_of_mj_step_too() -> None:
+    mine, theirs = crowded(), crowded()
+    physics, expected = batch([mine], 1), ""
+    for _ in range(9):
+        errors = physics.step([0])
+        try:
+            alone(theirs)
+        except mujoco.FatalError as error:
+            expected = str(error)
+            break
+        assert errors == {}
+    assert "out of memory" in expected
+    assert str(errors[0]) == expected
+
+
+def test_several_batches_at_once_from_threads_of_pythons() -> None:
+    found: dict[int, bool] = {}
+
+    def work(number: int) -> None:
+        mine, theirs = robots(3, "Hopper-v5"), robots(3, "Hopper-v5")
+        physics = batch(mine, 2)
+        for _ in range(100):
+            physics.step(range(3))
+            for robot in theirs:
+                alone(robot)
+        assert_same(mine, theirs)
+        found[number] = True
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == {0: True, 1: True, 2: True}
+
+
+def test_a_fork_steps_on() -> None:
+    mine, theirs = robots(4), robots(4)
+    physics = batch(mine, 2)
+    physics.step(range(4))
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            physics.step(range(4))
+            for robot in theirs:
+                alone(robot), alone(robot)
+            assert_same(mine, theirs)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs import Schedule, parse_changes, parse_schedule
+from envs.stream import Stream
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 positive = st.floats(1e-6, 1e6, allow_nan=False)
@@ -282,3 +283,16 @@ def test_errors_in_changes_teach(changes: object, message: str) -> None:
 def test_a_schedule_seed_is_a_whole_number(seed: object) -> None:
     with pytest.raises(ValueError, match="schedule_seed must be an integer >= 0"):
         parse_changes("mass=every:5|cycle:1", schedule_seed=seed)  # type: ignore[arg-type]
+
+
+def test_a_stream_remembers_what_was_asked_for_last_and_nothing_else():
+    stream, other = Stream(0, "friction"), Stream(0, "friction")
+    four = stream.uniform(0, 3, 4)
+    assert len(four) == 4
+    assert stream.uniform(0, 3, 2) == four[:2]
+    assert stream.uniform(0, 3, 4) == four
+    given = stream.uniform(0, 3, 4)
+    given[0] = 7.0
+    assert stream.uniform(0, 3, 4) == four
+    assert stream.uniform(1, 3, 4) == other.uniform(1, 3, 4) != four
+    assert stream.uniform(0, 4, 4) == other.uniform(0, 4, 4) != four

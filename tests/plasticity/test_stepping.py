@@ -45,6 +45,26 @@ def test_hooks_are_called_around_a_step_in_their_order(kind):
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_kind_of_ones_own_has_its_hooks_called_once(wrapped):
+    class Louder(UnitAdam):
+        def step(self, closure=None):
+            self.said = True
+            return super().step(closure)
+
+    class Loudest(Louder):
+        pass
+
+    own, weight = optimizer(Loudest if wrapped else Louder)
+    seen = []
+    own.register_step_pre_hook(lambda *_: seen.append("before"))
+    own.register_step_post_hook(lambda *_: seen.append("after"))
+    own.step()
+    assert seen == ["before", "after"]
+    assert own.said
+    assert weight[0] < 1
+
+
 @KINDS
 def test_a_hook_may_exchange_the_arguments(kind):
     own, _ = optimizer(kind)
