@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import Tensor
 
-from plasticity.native import NATIVE
+from plasticity.native import NATIVE, Work, table, together
 
 OBSERVATIONS = ("observations", "next_observations")
 ARRAYS = (*OBSERVATIONS, "actions", "rewards", "dones", "timeouts")
@@ -48,24 +49,32 @@ class Transitions:
     def __init__(self, pairs: Tensor, actions: Tensor, rewards: Tensor, dones: Tensor):
         self._into = np.array([tensor.data_ptr() for tensor in (pairs, actions, rewards, dones)], np.int64)
         self._held = pairs, actions, rewards, dones
-        self._single, self._native = pairs.dtype == torch.float32, NATIVE[pairs.dtype]
-        self._rows, self._acted = actions.shape
-        self._observed = pairs.shape[1] - self._acted
+        self._single = pairs.dtype == torch.float32
+        rows, acted = actions.shape
+        self._picked, self._addresses = np.zeros(rows, np.int64), np.zeros(len(ARRAYS), np.int64)
+        self._arrays: list[Any] = []  # whose addresses these are
+        where, sizes = (self._addresses.ctypes.data, self._picked.ctypes.data), (pairs.shape[1] - acted, acted, rows)
+        parts = (0, rows // 2), (rows // 2, rows)
+        tables = [table([*where, *part, *sizes, self._into.ctypes.data]) for part in parts]
+        self._halves = [Work((NATIVE[pairs.dtype].transitions, part)) for part in tables]
 
     def fits(self, buffer: Any, normaliser: Any) -> bool:
         """Whether this can be done; elsewhere the buffer's own `sample` is to be asked."""
         plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage and normaliser is None
         if not (plain and self._single):
             return False
-        arrays = [getattr(buffer, name) for name in ARRAYS]
-        return all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+        arrays = [*map(vars(buffer).get, ARRAYS)]
+        if len(self._arrays) == len(arrays) and all(map(is_, arrays, self._arrays)):
+            return True
+        if not all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays):
+            return False
+        self._arrays, self._addresses[:] = arrays, [array.ctypes.data for array in arrays]
+        return True
 
     def __call__(self, buffer: ReplayBuffer) -> None:
-        """Write a batch to where it belongs."""
-        end = buffer.buffer_size if buffer.full else buffer.pos
-        steps = np.random.randint(0, end, size=self._rows)  # noqa: NPY002  # SB3's stream
-        copies = np.random.randint(0, buffer.n_envs, size=self._rows)  # noqa: NPY002
-        picked = np.asarray(steps * buffer.n_envs + copies, np.int64)
-        addresses = np.array([getattr(buffer, name).ctypes.data for name in ARRAYS], np.int64)
-        sizes = self._rows, self._observed, self._acted
-        self._native.transitions(addresses.ctypes.data, picked.ctypes.data, *sizes, self._into.ctypes.data)
+        """Write a batch, out of the buffer that `fits` has just been asked for, to where it belongs."""
+        end, rows = buffer.buffer_size if buffer.full else buffer.pos, len(self._picked)
+        steps = np.random.randint(0, end, size=rows)  # noqa: NPY002  # SB3's stream
+        copies = np.random.randint(0, buffer.n_envs, size=rows)  # noqa: NPY002
+        self._picked[:] = steps * buffer.n_envs + copies
+        together(*self._halves)

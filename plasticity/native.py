@@ -38,7 +38,6 @@ _SIGNATURES = {  # of what is no task
     "squashed_slopes": [*[_ADDRESS] * 6, _COUNT, *[_NUMBER] * 3, _ADDRESS, _ADDRESS],
     "bellman": [*[_ADDRESS] * 3, _COUNT, *[_ADDRESS] * 4, _COUNT, _NUMBER, _NUMBER],
     "actor_loss": [*_LIST, _ADDRESS, _COUNT, _NUMBER, _ADDRESS, _ADDRESS],
-    "transitions": [_ADDRESS, *_LIST, _COUNT, _COUNT, _ADDRESS],
 }
 _TELLING = ("bellman", "actor_loss")  # which return one number
 
@@ -50,7 +49,6 @@ class Native:
     squashed_slopes: Any
     bellman: Any
     actor_loss: Any
-    transitions: Any
     # tasks
     contribution: Any
     replace: Any
@@ -70,6 +68,7 @@ class Native:
     input_gradient: Any
     polyak: Any
     squash_noise: Any
+    transitions: Any
 
 
 class Work:

@@ -107,13 +107,14 @@ CLONED EXPORT void NAME(polyak)(const int64_t *task) {
     }
 }
 
-/* A batch out of a replay buffer, of which `picked` says the rows. from: addresses of observations, next observations,
-   actions, rewards, dones and timeouts. into: of pairs, whose rows begin with the observations and, `rows` further on,
-   with the next ones; of actions, rewards, and dones that are no timeouts. */
-CLONED EXPORT void NAME(transitions)(const int64_t *from, const int64_t *picked, int64_t rows, int64_t observed,
-                                     int64_t acted, const int64_t *into) {
-    const int64_t width = observed + acted;
-    for (int64_t i = 0; i < rows; i++) {
+/* A part of a batch out of a replay buffer. t: addresses of observations, next observations, actions, rewards, dones and
+   timeouts; which rows of these; of those the first and the last; how many numbers observations and actions have; how
+   many rows a batch has; and where they go: of pairs, whose rows begin with the observations and, a batch's rows further
+   on, with the next ones; of actions, rewards, and dones that are no timeouts. */
+CLONED EXPORT void NAME(transitions)(const int64_t *t) {
+    const int64_t *from = (const int64_t *)t[0], *picked = (const int64_t *)t[1], *into = (const int64_t *)t[7];
+    const int64_t observed = t[4], acted = t[5], rows = t[6], width = observed + acted;
+    for (int64_t i = t[2]; i < t[3]; i++) {
         const int64_t row = picked[i];
         const REAL *restrict now = (const REAL *)from[0] + row * observed;
         const REAL *restrict next = (const REAL *)from[1] + row * observed;
