@@ -63,27 +63,6 @@ INLINE double as_double(int64_t bits) {
     return number;
 }
 
-/* tanh to a unit in the last place or two (as in Cephes), without a call, so that a loop of it is done at once. */
-INLINE float inline_tanh(float x) {
-    const float size = fabsf(x), z = size * size, twice = 2 * (size > 10 ? 10 : size);
-    const int32_t power = (int32_t)(twice * 1.44269504f + 0.5f), bits = (power + 127) << 23;
-    const float r = twice - (float)power * 0.69314718f;
-    float near = -5.70498872745e-3f, e = 1.9875691500e-4f, scale;
-    near = near * z + 2.06390887954e-2f;
-    near = near * z - 5.37397155531e-2f;
-    near = near * z + 1.33314422036e-1f;
-    near = near * z - 3.33332819422e-1f;
-    near = near * z * size + size;
-    e = e * r + 1.3981999507e-3f;
-    e = e * r + 8.3334519073e-3f;
-    e = e * r + 4.1665795894e-2f;
-    e = e * r + 1.6666665459e-1f;
-    e = e * r + 5.0000001201e-1f;
-    e = e * r * r + r + 1;
-    memcpy(&scale, &bits, sizeof scale);
-    return copysignf(size < 0.625f ? near : 1 - 2 / (e * scale + 1), x);
-}
-
 /* exp to a unit or so in the last place for -30 < x < 30, without a call. */
 INLINE float inline_exp(float x) {
     const float power = floorf(x * 1.44269504f + 0.5f);
@@ -98,6 +77,18 @@ INLINE float inline_exp(float x) {
     e = e * r * r + r + 1;
     memcpy(&scale, &bits, sizeof scale);
     return e * scale;
+}
+
+/* tanh to a unit in the last place or two (as in Cephes), without a call, so that a loop of it is done at once. */
+INLINE float inline_tanh(float x) {
+    const float size = fabsf(x), z = size * size, twice = 2 * (size > 10 ? 10 : size);
+    float near = -5.70498872745e-3f;
+    near = near * z + 2.06390887954e-2f;
+    near = near * z - 5.37397155531e-2f;
+    near = near * z + 1.33314422036e-1f;
+    near = near * z - 3.33332819422e-1f;
+    near = near * z * size + size;
+    return copysignf(size < 0.625f ? near : 1 - 2 / (inline_exp(twice) + 1), x);
 }
 
 /* How this thread rounds, and whether numbers too small for full precision count as zero. */

@@ -131,6 +131,15 @@ def test_observations_keep_the_type_of_their_space() -> None:
     compare(dummy, batched, 30)
 
 
+def test_where_there_is_a_compiler_simulations_are_compiled_too() -> None:
+    import mujoco
+
+    from envs.native_physics import LIBRARY
+    from plasticity.native import NATIVE
+
+    assert (LIBRARY is not None) == (bool(NATIVE) and mujoco.mj_version() // 1_000_000 == 4)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("native", [True, False])
 def test_a_copy_has_environments_of_its_own(threads: int, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,3 +296,11 @@ def test_a_stream_remembers_what_was_asked_for_last_and_nothing_else():
     assert stream.uniform(0, 3, 4) == four
     assert stream.uniform(1, 3, 4) == other.uniform(1, 3, 4) != four
     assert stream.uniform(0, 4, 4) == other.uniform(0, 4, 4) != four
+
+
+def test_a_stream_that_was_pickled_by_an_earlier_version_draws_on():
+    stream = Stream(0, "friction")
+    assert not {"_asked", "_numbers"} & vars(stream).keys()  # as pickles of old have none
+    earlier = Stream.__new__(Stream)
+    vars(earlier).update(vars(stream))
+    assert earlier.uniform(0, 3, 4) == stream.uniform(0, 3, 4)
