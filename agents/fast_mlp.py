@@ -13,7 +13,7 @@ of plasticity/blas.py: what the forward pass puts out equals the modules' but fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class MLPPass:
         self._held = [parameter.detach() for parameter in mlp.parameters]
         self._slopes = [torch.empty_like(out) for out in room]  # dL/dx, then dL/dz
         self._before: list[Tensor] = []
-        self._sums: list[Tensor] = []
+        self._sums: dict[str, Tensor] = {}
         self.to_outputs = self._slopes[depth:]
         self.inputs: Tensor = like.new_empty(0, mlp.hidden[0].in_features)
         rest = [0] * (2 * len(linears)) if not mlp.gradients else [gradient.data_ptr() for gradient in mlp.gradients]
@@ -107,10 +107,11 @@ class MLPPass:
             self._before = [torch.empty_like(hidden) for hidden in self.hidden]
             self._keep(BEFORE, self._before)
         if network.wants_sums and not self._sums:
-            self._sums = [hidden.new_empty(2, hidden.shape[1]) for hidden in self.hidden]
-            self._keep(SUMS, self._sums)
+            layers = zip(self.mlp.layers, self.hidden, strict=True)
+            self._sums = {layer.name: hidden.new_empty(2, hidden.shape[1]) for layer, hidden in layers}
+            self._keep(SUMS, self._sums.values())
 
-    def _keep(self, column: int, into: Sequence[Tensor]) -> None:
+    def _keep(self, column: int, into: Iterable[Tensor]) -> None:
         for place, tensor in enumerate(into):
             put(self.table, LAYERS + COLUMNS * place + column, tensor.data_ptr())
 
@@ -124,8 +125,7 @@ class MLPPass:
             layer.name: (at_input.detach(), at_output.detach())
             for layer, at_input, at_output in zip(layers, self._slopes, self._before, strict=False)
         }
-        sums = {layer.name: of for layer, of in zip(layers, self._sums, strict=False)}
-        network.record(self.inputs, hidden, gradients, sums)
+        network.record(self.inputs, hidden, gradients, self._sums)
 
 
 def act_together(passes: Sequence[MLPPass | Exact], x: Tensor) -> list[list[Tensor]]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks import settings
-from benchmarks.rows import Result, result
+from benchmarks.rows import SIZES, Result, result
 from benchmarks.turns import Child, Entry, Turn, children, gains, speeds, spread, take_turns
 
 Advance = Callable[[float], None]
+TURNS_OF_A_PAIR = 10
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ def ppo(plan: Plan, advance: Advance) -> dict[str, Result]:
     with children([ours, *peers.values()]) as all_of_them:
         mine, *theirs = take_turns(all_of_them, plan.turns(20), advance)
     found = {name: _gain(mine, other) for name, other in zip(peers, theirs, strict=True)}
-    # of all turns together: most have no measurement, and a median would hide those that have one
-    spent = sum(turn["metrics_seconds"] + turn["log_seconds"] for turn in mine)
-    metrics = result([spent / sum(turn["seconds"] for turn in mine)])
-    return found | {"ppo_update": _gain(mine, theirs[0], "update_seconds"), "metrics": metrics}
+    updates = _gain(mine, theirs[0], "update_seconds")
+    return found | {"ppo_update": updates, "metrics": _share_of_metrics(mine)}
 
 
 def sac(plan: Plan, advance: Advance) -> dict[str, Result]:
@@ -68,13 +67,42 @@ def sac(plan: Plan, advance: Advance) -> dict[str, Result]:
 
 def cbp(plan: Plan, advance: Advance) -> dict[str, Result]:
     """Our PPO's update with continual backprop and without."""
-    both = [settings.ppo_words(methods) for methods in (settings.CBP, settings.NO_CBP)]
+    return {"cbp": _share_of_cbp(_with_and_without(plan.turns(40), advance))}
+
+
+def other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
+    """The same, and the share of metrics, in narrow, wide, shallow and deep networks."""
+    found = {}
+    for name, size in SIZES.items():
+        both = _with_and_without(plan.turns(30), lambda share: advance(share / len(SIZES)), **size)
+        found |= {f"cbp_{name}": _share_of_cbp(both), f"metrics_{name}": _share_of_metrics(both[0])}
+    return found
+
+
+def _with_and_without(turns: int, advance: Advance, **size: int) -> list[list[Turn]]:
+    """Turns of several pairs: where a process finds its memory makes some per cent of a difference."""
+    pairs = max(1, turns // TURNS_OF_A_PAIR)
+    both = [settings.ppo_words(methods, **size) for methods in (settings.CBP, settings.NO_CBP)]
     entries = [Entry("ours.train", {"words": words, "steps": settings.ROLLOUT}) for words in both]
-    with children(entries) as pair:
-        turns = take_turns(pair, plan.turns(40), advance)
-    with_it, without = ([turn["update_seconds"] for turn in mine] for mine in turns)
+    found: list[list[Turn]] = [[], []]
+    for _ in range(pairs):
+        with children(entries) as pair:
+            told = take_turns(pair, turns // pairs, lambda share: advance(share / pairs))
+        for own, new in zip(found, told, strict=True):
+            own += new
+    return found
+
+
+def _share_of_cbp(both: Sequence[Sequence[Turn]]) -> Result:
+    with_it, without = ([turn["update_seconds"] for turn in turns] for turns in both)
     shares = [(more - less) / more for more, less in zip(with_it, without, strict=True)]
-    return {"cbp": result(shares, with_seconds=spread(with_it), without_seconds=spread(without))}
+    return result(shares, with_seconds=spread(with_it), without_seconds=spread(without))
+
+
+def _share_of_metrics(turns: Sequence[Turn]) -> Result:
+    """Of all turns together: most have no measurement, and a median would hide those that have one."""
+    spent = sum(turn["metrics_seconds"] + turn["log_seconds"] for turn in turns)
+    return result([spent / sum(turn["seconds"] for turn in turns)])
 
 
 def batched(plan: Plan, advance: Advance) -> dict[str, Result]:
@@ -136,6 +164,7 @@ PARTS = (
     Part(("ppo", "ppo_one", "ppo_sbx", "ppo_lop", "ppo_update", "metrics"), 220, ppo),
     Part(("sac", "sac_sbx", "sac_update"), 130, sac),
     Part(("cbp",), 70, cbp),
+    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 400, other_sizes),
     Part(("batched",), 30, batched),
     Part(("wrapper",), 40, wrapper),
     Part(("adam",), 15, adam),

@@ -45,6 +45,13 @@ class Row:
         return f"{100 * value:.1f} %" if self.share else f"{value:.2f} x"
 
 
+def _shares(name: str, what: str, peer: str, must: float, aim: float) -> dict[str, Row]:
+    """A share of ours, at the published size and at others."""
+    others = {f"{name}_{size}": f"{what}, {size.replace('_', ' ')}" for size in SIZES}
+    return {key: Row(title, peer, must, aim, share=True) for key, title in {name: what, **others}.items()}
+
+
+SIZES = {"width_64": {"width": 64}, "width_1024": {"width": 1024}, "depth_1": {"depth": 1}, "depth_8": {"depth": 8}}
 PPO, SAC = "whole PPO + continual backprop on Slippery Ant", "whole SAC + continual backprop on Slippery Ant"
 ROWS = {
     "ppo": Row(PPO, "SB3 PPO, DummyVecEnv of 8", 2.2, 3.0),
@@ -56,8 +63,8 @@ ROWS = {
     "ppo_update": Row("PPO's update with continual backprop", "SB3 PPO's update", None, None),
     "sac_update": Row("SAC's update with continual backprop", "SB3 SAC's update", None, None),
     "batched": Row("stepping 8 Slippery Ants at once, bit for bit the same", "DummyVecEnv, same wrappers", 1.7, 2.2),
-    "cbp": Row("continual backprop", "of our PPO's update", 0.05, 0.02, share=True),
-    "metrics": Row("all metrics and writing them", "of our PPO's training", 0.03, 0.01, share=True),
+    **_shares("cbp", "continual backprop", "of our PPO's update", 0.05, 0.02),
+    **_shares("metrics", "all metrics and writing them", "of our PPO's training", 0.03, 0.01),
     "wrapper": Row("the wrapper", "of a step of Ant", 0.02, 0.005, share=True),
     "adam": Row("UnitAdam, slower by", "torch's fused Adam", 0.10, 0.0, share=True),
     "memory": Row("peak memory of a PPO run, above", "SB3 PPO, DummyVecEnv of 8", 0.10, 0.0, share=True),

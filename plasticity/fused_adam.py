@@ -27,17 +27,14 @@ class FusedAdam:
 
     def __init__(self) -> None:
         self._plans: list[_Plan] = []
-        self._sums: dict[int, _Sums] = {}
+        self._sums: dict[int, ColumnSums] = {}
 
-    def column_sums(self, parameter: nn.Parameter) -> Tensor | None:
+    def column_sums(self, parameter: nn.Parameter) -> ColumnSums:
         """See `UnitAdam.column_sums`."""
-        known = self._sums.get(id(parameter))
-        if known is not None:
-            return known.sums if known.are_known() else None
-        if parameter.dim() == 2:
-            self._sums[id(parameter)] = _Sums(parameter)
+        if id(parameter) not in self._sums:
+            self._sums[id(parameter)] = ColumnSums(parameter)
             self._plans.clear()
-        return None
+        return self._sums[id(parameter)]
 
     def step(
         self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], group: Mapping[str, Any]
@@ -53,33 +50,34 @@ class FusedAdam:
         plan(group)
         increment_version(parameters)
         for known in plan.sums:
-            known.note()
+            known.version = known.of._version
         return plan.left
 
 
-class _Sums:
-    """Room for the sums of a parameter's columns."""
+class ColumnSums:
+    """The sums of |weights| over the rows of a matrix, (columns,), as an optimizer's latest step left them.
 
-    def __init__(self, parameter: nn.Parameter):
-        self.of, self._version, self._seen = parameter, -1, torch.empty(0)
-        self.sums = parameter.new_zeros(parameter.shape[1:])
+    of: the matrix; of other parameters they are never known. version: which one of it the sums are of, as torch counts.
+    """
+
+    def __init__(self, of: nn.Parameter):
+        self.of, self.version, self._seen = of, -1, torch.empty(0)
+        self.room = of.new_zeros(of.shape[1:])
+
+    def known(self) -> Tensor | None:
+        """The sums, written over by the next step; None where torch knows of a change since, or before a step."""
+        return self.room if self.version == self.of._version and self._seen.data_ptr() == self.of.data_ptr() else None
 
     def has_room(self) -> bool:
         """Whether there was room for the parameter as it is now; there is afterwards."""
-        fits = self.sums.shape == self.of.shape[1:] and self.sums.dtype == self.of.dtype
+        fits = self.room.shape == self.of.shape[1:] and self.room.dtype == self.of.dtype
         if not fits:
-            self.sums = self.of.new_zeros(self.of.shape[1:])
+            self.room = self.of.new_zeros(self.of.shape[1:])
         return fits
 
-    def note(self) -> None:
-        """They have just been worked out."""
-        self._version = self.of._version
-        if self._seen.data_ptr() != self.of.data_ptr():
-            self._seen = self.of.detach()  # held, so that nothing else can come to lie there
-
-    def are_known(self) -> bool:
-        """Whether the parameter is what it was then."""
-        return self._version == self.of._version and self._seen.data_ptr() == self.of.data_ptr()
+    def hold(self) -> None:
+        """They are of the tensor that there is now: nothing else can come to lie where it lies."""
+        self._seen = self.of.detach()
 
 
 class _Plan:
@@ -88,20 +86,23 @@ class _Plan:
     left: those that cannot be taken. sums: those of the others' columns that were asked for.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], sums: Mapping[int, _Sums]):
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], sums: Mapping[int, ColumnSums]
+    ):
         self._parameters, self._found = [*parameters], _found(parameters, states)
         self._addresses = [*map(Tensor.data_ptr, parameters)]
         self.left: list[nn.Parameter] = []
-        self.sums: list[_Sums] = []
+        self.sums: list[ColumnSums] = []
         rows: dict[torch.dtype, list[tuple[int, ...]]] = {}
         for parameter, state in zip(parameters, states, strict=True):
             if (row := _row(parameter, state)) is None:
                 self.left.append(parameter)
                 continue
-            known = sums.get(id(parameter))
+            known = sums.get(id(parameter)) if parameter.dim() == 2 else None
             if known is not None:
+                known.hold()
                 self.sums.append(known)
-            rows.setdefault(parameter.dtype, []).append((*row, 0 if known is None else known.sums.data_ptr()))
+            rows.setdefault(parameter.dtype, []).append((*row, 0 if known is None else known.room.data_ptr()))
         self._tables = [_Tables(own, kind) for kind, own in rows.items()]
 
     def is_of(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> bool:

@@ -5,20 +5,23 @@ Equals `ContinualBackprop`'s own arithmetic but for rounding, for the utility of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from operator import attrgetter, is_
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plasticity.fused_adam import ColumnSums
+from plasticity.held import Held
 from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
-from plasticity.native import NATIVE, NO_WORK, Work, addressable, table, together
+from plasticity.native import NATIVE, addressable, table
 from plasticity.network import Network
 from plasticity.optim import UnitAdam
 
-_trained = attrgetter("requires_grad")
+_trained, _version, _noted = attrgetter("requires_grad"), attrgetter("_version"), attrgetter("version")
+NOTHING: dict[HiddenLayer, int] = {}
 BUFFERS = ("age", "mean_activation", "utility", "budget")  # of what continual backprop remembers of a layer
 
 
@@ -33,12 +36,14 @@ class FusedContribution:
         self._network: Network | None = None
         self._seen = 0  # layers of it
         self._steady: object | None = None  # in which all was seen to lie where it lay
-        self._places: list[tuple[dict[str, Any], str]] = []  # of weights, and of what is remembered of units
-        self._tensors: list[Any] = []
-        self._weights: list[Any] = []
-        self._addresses: list[Any] = []
+        self._held = Held([])  # weights, and what is remembered of units
+        self._weights: list[nn.Parameter] = []
+        self._trained: list[bool] = []  # which of them are
         self._layers: list[HiddenLayer] = []
         self._tasks: list[_Task] = []
+        self._outgoing: list[nn.Parameter] = []
+        self._columns: list[ColumnSums] = []  # of those, where their optimizer tells them
+        self._sums: Mapping[str, Tensor] | None = None  # which all tasks read, along with those of all columns
         self._asked: Network | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -49,33 +54,39 @@ class FusedContribution:
         """Before a step: have it tell what it comes by anyway."""
         if network is not self._asked:
             self._asked = network
-            for layer in network.layers:
-                for reader in layer.readers:
-                    _column_sums(network, weight_of(reader.linear))
+            _column_sums(network, network.layers)
 
     def __call__(self, network: Network, states: Mapping[str, nn.Module]) -> dict[HiddenLayer, int] | None:
         """Count this minibatch in; the layers that are to replace units and how many, or None: nothing was done."""
-        if network.steady is None or network.steady is not self._steady:
+        sums, steady = network.latest_sums, network.steady
+        if steady is None or steady is not self._steady:
             if not self._still(network):
                 self._look(network, states)
-            self._steady = network.steady
-        if not self._tasks:
+            self._steady = steady
+        as_read = sums is not None and sums is self._sums
+        as_read = as_read and [*map(_version, self._outgoing)] == [*map(_noted, self._columns)]
+        if not as_read and not self._read(network):
             return None
+        self._count(self._address)
+        if not self._total[0]:
+            return NOTHING
+        return {layer: n for layer, n in zip(self._layers, self._counts.tolist(), strict=True) if n}
+
+    def _read(self, network: Network) -> bool:
+        """Have the tasks read what there is to be counted in; whether there are any, and they can."""
+        sums, known = network.latest_sums or {}, {id(columns.of): columns.known() for columns in self._columns}
+        all_are_known = bool(sums) and None not in known.values() and len(known) == len(self._outgoing)
+        self._sums = network.latest_sums if all_are_known else None
         activations = network.activations
-        for task in self._tasks:
-            if not task.read(activations[task.name], network.sums(task.name)):
-                return None
-        together(NO_WORK, self._work, alone=False)
-        counts = self._counts.tolist()
-        return {layer: n for layer, n in zip(self._layers, counts, strict=True) if n} if any(counts) else {}
+        return bool(self._tasks) and all(t.read(activations[t.name], sums.get(t.name), known) for t in self._tasks)
 
     def _still(self, network: Network) -> bool:
         """Whether weights and states lie where they lay, and the same of them are trained."""
         return (
             network is self._network
             and len(network.activations) == self._seen
-            and all(map(is_, [table[name] for table, name in self._places], self._tensors))
-            and [*map(Tensor.data_ptr, self._tensors), *map(_trained, self._weights)] == self._addresses
+            and self._held.stay()
+            and [*map(_trained, self._weights)] == self._trained
         )
 
     def _look(self, network: Network, states: Mapping[str, nn.Module]) -> None:
@@ -83,32 +94,37 @@ class FusedContribution:
         linears = [*(layer.linear for layer in seen), *(reader.linear for layer in seen for reader in layer.readers)]
         weights = [(linear._parameters, "weight") for linear in linears]
         buffers = [(states[layer.name]._buffers, name) for layer in seen for name in BUFFERS]
-        self._network, self._seen, self._places = network, len(network.activations), [*weights, *buffers]
-        self._tensors = [table[name] for table, name in self._places]
-        self._weights = self._tensors[: len(weights)]
-        self._addresses = [*map(Tensor.data_ptr, self._tensors), *map(_trained, self._weights)]
+        self._network, self._seen, self._held = network, len(network.activations), Held([*weights, *buffers])
+        self._weights = [weight_of(linear) for linear in linears]
+        self._trained = [*map(_trained, self._weights)]
         self._layers, self._tasks = network.trained_layers, []
-        floats = [tensor for tensor in self._tensors if tensor.is_floating_point()]
+        floats = [tensor for tensor in self._held.tensors if tensor.is_floating_point()]
         if not self._layers or not all(map(_is_plain, self._layers)) or not addressable(*floats):
             return
         network.wants_sums = True
+        self._columns = _column_sums(network, self._layers)
+        self._outgoing = [columns.of for columns in self._columns]
         self._counts = np.zeros(len(self._layers), np.int64)
+        self._total = np.zeros(1, np.int64).data
         for place, layer in enumerate(self._layers):
             into = self._counts.ctypes.data + 8 * place
-            self._tasks.append(_Task(layer, network, states[layer.name], self._numbers, into))
-        self._work = Work(*((task.native, task.table) for task in self._tasks))
+            self._tasks.append(_Task(layer, states[layer.name], self._numbers, into))
+        addresses = [task.table.ctypes.data for task in self._tasks]
+        self._task = table([np.asarray(self._total).ctypes.data, len(addresses), *addresses])
+        self._address: int = self._task.ctypes.data
+        self._count = NATIVE[self._layers[0].weight.dtype].contributions
 
 
 class _Task:
     """What the loop reads of one layer; holds all it points to."""
 
-    def __init__(self, layer: HiddenLayer, network: Network, state: nn.Module, numbers: tuple[Any, ...], into: int):
-        self.name, self._kind, self._network = layer.name, layer.weight.dtype, network
+    def __init__(self, layer: HiddenLayer, state: nn.Module, numbers: tuple[Any, ...], into: int):
+        self.name, self._kind = layer.name, layer.weight.dtype
         self._own, self._room = (torch.empty(2, layer.units, dtype=self._kind) for _ in range(2))
         self._weights = [weight_of(reader.linear) for reader in layer.readers]
         weights = zip(self._weights, layer.readers, strict=True)
         self._readers = table([n for w, reader in weights for n in (w.data_ptr(), *w.shape, reader.first, 0)])
-        self._sizes: list[Tensor | None] = [None for _ in self._weights]
+        self.held: tuple[Tensor | None, ...] = ()
         buffers: list[Any] = [state._buffers[name] for name in BUFFERS]
         ends = self._own.data_ptr(), self._room.data_ptr()
         self.table = table(
@@ -117,30 +133,27 @@ class _Task:
                 *(self._readers.ctypes.data, len(self._weights), *ends, *numbers, into),
             ]
         )
-        self.native = NATIVE[self._kind].contribution
-        self._sums: Tensor | None = None
 
-    def read(self, activations: Tensor, sums: Tensor | None) -> bool:
-        """What is counted in, (batch, units), and its sums, (2, units), if they are known; whether that can be done."""
-        for place, weight in enumerate(self._weights):
-            if (sizes := _column_sums(self._network, weight)) is not self._sizes[place]:
-                self._sizes[place] = sizes
-                self._readers[5 * place + 4] = 0 if sizes is None else sizes.data_ptr()
-        if sums is not None and sums is self._sums:  # of the same pass
-            return True
+    def read(self, activations: Tensor, sums: Tensor | None, columns: Mapping[int, Tensor | None]) -> bool:
+        """What is counted in, (batch, units), and where they are known its sums, (2, units), and those of the columns
+        of outgoing weights; whether that can be done."""
+        known = [columns.get(id(weight)) for weight in self._weights]
+        self._readers[4::5] = [0 if own is None else own.data_ptr() for own in known]
+        self.held = (sums, *known)
         if sums is not None:
-            self._sums, self.table[0], self.table[9] = sums, 0, sums.data_ptr()
+            self.table[0], self.table[9] = 0, sums.data_ptr()
         elif activations.dim() == 2 and activations.dtype == self._kind and activations.is_contiguous():
-            self._sums, self.table[0], self.table[9] = None, activations.data_ptr(), self._own.data_ptr()
+            self.table[0], self.table[9] = activations.data_ptr(), self._own.data_ptr()
         else:
             return False
         self.table[1] = len(activations)
         return True
 
 
-def _column_sums(network: Network, weight: nn.Parameter) -> Tensor | None:
-    optimizer = network.optimizers[0]  # whose steps train it
-    return optimizer.column_sums(weight) if type(optimizer) is UnitAdam else None
+def _column_sums(network: Network, layers: Sequence[HiddenLayer]) -> list[ColumnSums]:
+    """Of all weights that read these layers, where the optimizer that trains them tells them."""
+    optimizer, weights = network.optimizers[0], [weight_of(r.linear) for layer in layers for r in layer.readers]
+    return [optimizer.column_sums(weight) for weight in weights] if type(optimizer) is UnitAdam else []
 
 
 def _is_plain(layer: HiddenLayer) -> bool:

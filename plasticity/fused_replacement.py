@@ -5,22 +5,24 @@ For single linear layers on the CPU; equals both but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from operator import is_
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
+from plasticity.fused_adam import corrections
+from plasticity.held import Held, Place
+from plasticity.intervention import Randomness
 from plasticity.layers import HiddenLayer, Reader, weight_of
 from plasticity.native import NATIVE, addressable, table
 from plasticity.network import Network
 from plasticity.optim import UnitAdam
 
 Zeros = tuple[int, int, int, int, int]  # as native_units.h reads them
-COUNT, DRAWS, FRESH, HIDDEN, BATCH, OWN = range(6)  # of a layer there, what is another each time, and the rest
+OTHER = 5  # numbers of a layer there that are others each time: count, draws, fresh rows, activations and their rows
 
 
 class FusedReplacement:
@@ -32,9 +34,11 @@ class FusedReplacement:
 
     def __init__(self, decay: float, maturity: int, transfer: bool, reset: bool):
         self._settings = (decay, maturity, transfer, reset)
-        self._numbers, self._transfer, self._reset = (float(decay), maturity), transfer, reset
+        self._corrections = corrections(decay)
+        self._numbers = (*self._corrections.argument, float(decay), maturity, int(transfer))
+        self._reset = reset
         self._plans: dict[HiddenLayer, _Plan] = {}
-        self._scratch = torch.empty(0, dtype=torch.float64)
+        self._turns: dict[tuple[HiddenLayer, ...], _Turn] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy finds out anew where its tensors lie."""
@@ -50,44 +54,57 @@ class FusedReplacement:
             optimizers: Any = network.optimizers if self._reset else ()
             if not _is_plain(layer, network, state):
                 return False
-            tensors = _tensors(layer, state, optimizers)
-            if not all(tensor.is_contiguous() for tensor in tensors):
+            plan = _Plan(layer, state, optimizers, Held(_places(layer, network, state, optimizers)), *self._numbers)
+            if not all(tensor.is_contiguous() for tensor in plan.held.tensors):
                 return False
-            if plan is None or not plan.is_of(tensors):
-                plan = self._plans[layer] = _Plan(layer, state, optimizers, tensors, self._numbers, self._transfer)
             plan.steady = network.steady
+            self._plans[layer] = plan
+            self._turns.clear()
         return plan.reads(network.activations[layer.name])
 
-    def __call__(
-        self,
-        network: Network,
-        counts: Mapping[HiddenLayer, int],
-        draws: Sequence[Tensor],
-        fresh: Callable[[HiddenLayer, int], Tensor],
-    ) -> None:
+    def __call__(self, network: Network, counts: Mapping[HiddenLayer, int], random: Randomness) -> None:
         """Replace so many units of each layer, all of which `takes` has just been asked for.
 
-        draws: for each layer float32 (units,), which decide between units of equal utility. fresh: as in
-        `replace_units`. Also counts what is replaced, and notes the mean absolute change of the readers' outputs.
+        random: which of equally useful units, then fresh incoming weights, as `ContinualBackprop` draws them. Also
+        counts what is replaced, and notes the mean absolute change of the readers' outputs.
         """
-        kind = next(iter(counts)).weight.dtype
-        rows = [fresh(layer, count).to(kind) for layer, count in counts.items()]
-        plans, longest = [self._plans[layer] for layer in counts], 0
-        for (layer, count), plan, own, new in zip(counts.items(), plans, draws, rows, strict=True):
-            hidden = network.activations[layer.name]
-            plan.table[:OWN] = count, own.data_ptr(), new.data_ptr(), hidden.data_ptr(), len(hidden)
-            longest = max(longest, count * len(hidden), layer.units)
+        layers = tuple(counts)
+        if layers not in self._turns:
+            self._turns[layers] = _Turn([self._plans[layer] for layer in layers])
+        self._turns[layers](counts.values(), [network.activations[layer.name] for layer in layers], random)
+
+
+class _Turn:
+    """What is done when units of just these layers are replaced; they mostly come again together."""
+
+    def __init__(self, plans: Sequence[_Plan]):
+        self._plans, self._draws = plans, torch.empty(sum(plan.units for plan in plans))
+        self._places = (self._draws.data_ptr() + 4 * np.cumsum([0, *(plan.units for plan in plans)])).tolist()
+        self._scratch = torch.empty(max(plan.units for plan in plans), dtype=torch.float64)
+        self._task = table([self._scratch.data_ptr(), len(plans), *(plan.address for plan in plans)])
+        self._address: int = self._task.ctypes.data
+        self._replace = NATIVE[plans[0].kind].replace
+        self._weights = [weight for plan in plans for weight in plan.weights]
+
+    def __call__(self, counts: Iterable[int], activations: Sequence[Tensor], random: Randomness) -> None:
+        """Replace so many units of each layer."""
+        self._draws.uniform_(generator=random.generator)
+        longest = 0
+        for plan, count, place, hidden in zip(self._plans, counts, self._places, activations, strict=False):
+            plan.prepare(count, place, hidden, random)
+            longest = max(longest, count * len(hidden))
         if len(self._scratch) < longest:
             self._scratch = torch.empty(longest, dtype=torch.float64)
-        task = table([self._scratch.data_ptr(), len(plans), *(plan.address for plan in plans)])
-        NATIVE[kind].replace(task.ctypes.data)
-        increment_version([weight for plan in plans for weight in plan.weights])
+            self._task[0] = self._scratch.data_ptr()
+        self._replace(self._address)
+        increment_version(self._weights)
 
 
 class _Plan:
     """What the kernel reads of a layer; holds all it points to.
 
-    weights: all that change. address: of the table. steady: see `Network.steady`, when last looked at.
+    kind, units: of the layer. weights: all that change. address: of the table. steady: see `Network.steady`, when last
+    looked at. numbers: what the kernel reads last; whether means move is the last of them.
     """
 
     steady: object | None = None
@@ -97,49 +114,53 @@ class _Plan:
         layer: HiddenLayer,
         state: nn.Module,
         optimizers: Sequence[UnitAdam],
-        tensors: Sequence[Tensor],
-        numbers: tuple[float, int],
-        transfer: bool,
+        held: Held,
+        *numbers: float,
     ):
-        self._kind = layer.weight.dtype
-        self._tensors, self._addresses = tensors, [*map(Tensor.data_ptr, tensors)]
+        self.kind, self.units = layer.weight.dtype, layer.units
+        self._bound, self._bounds = state.get_buffer("bound"), (-1, 0.0)  # a version of it, and what it says
+        self._room = self._fresh = torch.empty(1, layer.weight.shape[1])
+        self.held = held
         self.weights = [layer.weight, *(weight_of(reader.linear) for reader in layer.readers)]
         self._states = [(o.state, p, o.state.get(p)) for o in optimizers for p in _with_states(layer)]
-        self._readers = table([n for reader in layer.readers for n in _reader(layer, reader, transfer)])
+        self._readers = table([n for reader in layer.readers for n in _reader(layer, reader, bool(numbers[-1]))])
         self._zeros = table([n for entry in _zeros(layer, state, optimizers) for n in entry])
         self._picked = torch.empty(layer.units, dtype=torch.int64)
         self._means = torch.zeros(layer.units, dtype=layer.weight.dtype)
         told = (state._buffers[name] for name in ("utility", "mean_activation", "age", "replaced", "output_change"))
-        self.table = table(
+        self._table = table(
             [
-                *(0, 0, 0, 0, 0, layer.units, layer.weight.data_ptr(), layer.weight.shape[1]),
+                *(*[0] * OTHER, layer.units, layer.weight.data_ptr(), layer.weight.shape[1]),
                 *(tensor.data_ptr() for tensor in told if tensor is not None),
                 *(self._picked.data_ptr(), self._means.data_ptr(), self._readers.ctypes.data, len(layer.readers)),
-                *(self._zeros.ctypes.data, len(self._zeros) // 5, *numbers, int(transfer)),
+                *(self._zeros.ctypes.data, len(self._zeros) // 5, *numbers),
             ]
         )
-        self.address: int = self.table.ctypes.data
+        self.address: int = self._table.ctypes.data
+        self._numbers = self._table.data
+
+    def prepare(self, count: int, draws: int, hidden: Tensor, random: Randomness) -> None:
+        """Say how many units are to be replaced. draws: where those of the layer lie."""
+        if self._bounds[0] != self._bound._version:
+            self._bounds = self._bound._version, float(self._bound)
+        if len(self._room) != count:
+            self._room = torch.empty(count, self._room.shape[1])
+        bound = self._bounds[1]
+        self._fresh = self._room.uniform_(-bound, bound, generator=random.generator).to(self.kind)
+        n = self._numbers
+        n[0], n[1], n[2], n[3], n[4] = count, draws, self._fresh.data_ptr(), hidden.data_ptr(), len(hidden)
 
     def reads(self, hidden: Tensor) -> bool:
         """Whether this is what a layer of this kind puts out."""
-        fits = hidden.dim() == 2 and hidden.dtype == self._kind and hidden.device.type == "cpu"
+        fits = hidden.dim() == 2 and hidden.dtype == self.kind and hidden.device.type == "cpu"
         return fits and hidden.is_contiguous()
 
     def stays(self, stretch: object | None) -> bool:
-        """Whether this can be taken as it is within a stretch, in which states may begin anew all the same."""
-        return (
-            stretch is not None
-            and stretch is self.steady
-            and all(every.get(parameter) is own for every, parameter, own in self._states)
-        )
-
-    def is_of(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether these are the tensors, and lie where they lay."""
-        return (
-            len(tensors) == len(self._tensors)
-            and all(map(is_, tensors, self._tensors))
-            and [*map(Tensor.data_ptr, tensors)] == self._addresses
-        )
+        """Whether all is where it was; within a stretch only states may begin anew."""
+        if stretch is not None and stretch is self.steady:
+            return all(every.get(parameter) is own for every, parameter, own in self._states)
+        self.steady = stretch
+        return self.held.stay()
 
 
 def _is_plain(layer: HiddenLayer, network: Network, state: nn.Module) -> bool:
@@ -155,13 +176,21 @@ def _is_plain(layer: HiddenLayer, network: Network, state: nn.Module) -> bool:
     )
 
 
-def _tensors(layer: HiddenLayer, state: nn.Module, optimizers: Sequence[UnitAdam]) -> list[Tensor]:
-    """All that belongs to a layer."""
-    own = _with_states(layer)
-    states = (state for parameter in own for state in _states(parameter, optimizers))
-    biases = (reader.linear._parameters.get("bias") for reader in layer.readers)
-    every: Iterator[Any] = chain(own, biases, state._buffers.values(), *map(dict.values, states))
-    return [tensor for tensor in every if tensor is not None]
+def _places(layer: HiddenLayer, network: Network, state: nn.Module, optimizers: Sequence[UnitAdam]) -> Iterator[Place]:
+    """Where all lies that belongs to a layer."""
+    yield vars(network), "optimizers"
+    yield vars(network), "sync_twins"
+    for linear in (layer.linear, *(reader.linear for reader in layer.readers)):
+        yield linear._parameters, "weight"
+        yield linear._parameters, "bias"
+    for name in state._buffers:
+        yield state._buffers, name
+    for optimizer in optimizers:
+        for parameter in _with_states(layer):
+            yield optimizer.state, parameter
+            own = optimizer.state_by_unit(parameter)
+            for name in own:
+                yield own, name
 
 
 def _with_states(layer: HiddenLayer) -> list[nn.Parameter]:

@@ -43,7 +43,7 @@ enum { ROWS, INPUTS, APART, DEPTH, HEADS, GEMM, LAYERS };
 enum { WEIGHT, BIAS, TO_WEIGHT, TO_BIAS, IN, OUT, OUTPUT, SLOPE, BEFORE, IS_TANH, SUMS, COLUMNS };
 /* Of a layer whose units are replaced: see native_units.h. */
 enum { COUNT, DRAWS, FRESH, HIDDEN, BATCH, UNITS, INCOMING, FAN_IN, UTILITY, MEAN, AGE, REPLACED, CHANGE, PICKED, MEANS };
-enum { READERS = MEANS + 1, READER_COUNT, ZEROS, ZERO_COUNT, DECAY, MATURITY, MOVES };
+enum { READERS = MEANS + 1, READER_COUNT, ZEROS, ZERO_COUNT, CORRECTIONS, CORRECTED, DECAY, MATURITY, MOVES };
 
 /* PPO's clipped loss of one row: adds to `numbers`, returns dL/d log pi times the batch's size. */
 INLINE double surrogate(double log_prob, double old, double advantage, double clip, double *numbers) {

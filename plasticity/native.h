@@ -20,20 +20,32 @@ INLINE void NAME(sum_columns)(const REAL *values, int64_t rows, int64_t width, R
 
 /* -- Adam ---------------------------------------------------------------------------------------------------------- */
 
-/* For each count the length of a step, lr / (1 - beta1^count), and the scale of its denominator, 1 / sqrt(1 - beta2^count).
-   first, second: tables of those factors, the former without lr, by count. n: lr, beta1, beta2. */
-INLINE void NAME(correct)(const int64_t *counts, int64_t size, const double *n, const double *first, int64_t firsts,
-                          const double *second, int64_t seconds, REAL *length, REAL *scale) {
+/* What corrects a running mean after so many steps: of a table, whose last number stands for all beyond if it is 1. */
+INLINE double NAME(correction)(int64_t count, double beta, const double *table, int64_t size, int root) {
+    if (count < size) return table[count];
+    if (table[size - 1] == 1) return 1;
+    const double found = 1 / (1 - pow(beta, (double)count));
+    return root ? sqrt(found) : found;
+}
+
+/* For each count, one more than before, the length of a step, lr / (1 - beta1^count), and the scale of its denominator,
+   1 / sqrt(1 - beta2^count). common: which of the counts most are. n: lr, beta1, beta2. first, second: tables of those
+   factors, the former without lr, by count. */
+INLINE void NAME(correct)(int64_t *restrict counts, int64_t size, int64_t common, const double *n, const double *first,
+                          int64_t firsts, const double *second, int64_t seconds, REAL *restrict length,
+                          REAL *restrict scale) {
+    const REAL usual_length = (REAL)(n[0] * NAME(correction)(common, n[1], first, firsts, 0));
+    const REAL usual_scale = (REAL)NAME(correction)(common, n[2], second, seconds, 1);
     for (int64_t k = 0; k < size; k++) {
-        length[k] = (REAL)(n[0] * first[counts[k] < firsts ? counts[k] : firsts - 1]);
-        scale[k] = (REAL)second[counts[k] < seconds ? counts[k] : seconds - 1];
+        counts[k]++;
+        length[k] = usual_length;
+        scale[k] = usual_scale;
     }
-    if (first[firsts - 1] != 1) /* the table ends too early */
-        for (int64_t k = 0; k < size; k++)
-            if (counts[k] >= firsts) length[k] = (REAL)(n[0] / (1 - pow(n[1], (double)counts[k])));
-    if (second[seconds - 1] != 1)
-        for (int64_t k = 0; k < size; k++)
-            if (counts[k] >= seconds) scale[k] = (REAL)(1 / sqrt(1 - pow(n[2], (double)counts[k])));
+    for (int64_t k = 0; k < size; k++) {
+        if (counts[k] == common) continue;
+        length[k] = (REAL)(n[0] * NAME(correction)(counts[k], n[1], first, firsts, 0));
+        scale[k] = (REAL)NAME(correction)(counts[k], n[2], second, seconds, 1);
+    }
 }
 
 /* Some weights. by_column: each has a length and scale of its own, too; sized: sums grow by each weight's size. Both
@@ -66,6 +78,8 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
     const REAL numbers[] = {(REAL)n[4], (REAL)n[2], (REAL)(1 - n[1]), (REAL)(1 - n[2]), (REAL)n[3]};
     const unsigned usual = arithmetic(); /* moments of weights without gradients decay to tiny numbers, which are slow */
     set_arithmetic(usual | TINY_IS_ZERO);
+#define CORRECT(counts, size, length, scale)                                                                           \
+    NAME(correct)(counts, size, count, n, first, firsts, second, seconds, length, scale)
     for (const int64_t *t = table; t < table + 10 * parameters; t += 10) {
         REAL *p = (REAL *)t[0], *m = (REAL *)t[2], *v = (REAL *)t[3], *sums = (REAL *)t[9], longest = 0, largest = 0;
         const REAL *g = (const REAL *)t[1];
@@ -75,35 +89,38 @@ CLONED EXPORT void NAME(adam)(const int64_t *task) {
         REAL *column_length = row_scale + rows, *column_scale = column_length + columns;
         for (int64_t i = 0; i < columns && sums; i++) sums[i] = 0;
         if (counts) {
-            for (int64_t j = 0; j < rows; j++) counts[j]++;
-            NAME(correct)(counts, rows, n, first, firsts, second, seconds, row_length, row_scale);
+            CORRECT(counts, rows, row_length, row_scale);
         } else { /* one count for all */
-            NAME(correct)(&count, 1, n, first, firsts, second, seconds, row_length, row_scale);
-            if (!sums) columns *= rows, rows = 1;
+            int64_t before = count - 1;
+            CORRECT(&before, 1, row_length, row_scale);
         }
         if (counts && columns == 1 && !t[8] && !sums) { /* its rows as the columns of a single row: many at once */
             column_length = row_length, column_scale = row_scale, columns = rows, rows = 1;
             row_length = row_scale = &none, longest = 1;
         } else if (counts && (counts = (int64_t *)t[8])) {
-            for (int64_t i = 0; i < columns; i++) counts[i]++;
-            NAME(correct)(counts, columns, n, first, firsts, second, seconds, column_length, column_scale);
+            CORRECT(counts, columns, column_length, column_scale);
             for (int64_t i = 0; i < columns; i++) {
                 longest = column_length[i] > longest ? column_length[i] : longest;
                 largest = column_scale[i] > largest ? column_scale[i] : largest;
             }
         }
-        for (int64_t j = 0; j < rows; j++, p += columns, g += columns, m += columns, v += columns) {
+        for (int64_t j = 0, run; j < rows; j += run) {
             const REAL length = row_length[counted ? j : 0], scale = row_scale[counted ? j : 0];
             const int by_column = length < longest || scale < largest; /* or no column's count is smaller */
+            for (run = 1; !by_column && !sums && j + run < rows; run++) /* rows that are alike are as one */
+                if (counted && (row_length[j + run] != length || row_scale[j + run] != scale)) break;
+            const int64_t size = run * columns;
 #define ADAM(by_column, sized)                                                                                         \
-    NAME(adam_some)(p, g, m, v, columns, length, scale, column_length, column_scale, sums, numbers, by_column, sized)
+    NAME(adam_some)(p, g, m, v, size, length, scale, column_length, column_scale, sums, numbers, by_column, sized)
             if (by_column && sums) ADAM(1, 1);
             else if (by_column) ADAM(1, 0);
             else if (sums) ADAM(0, 1);
             else ADAM(0, 0);
+            p += size, g += size, m += size, v += size;
 #undef ADAM
         }
     }
+#undef CORRECT
     set_arithmetic(usual);
 }
 
@@ -121,11 +138,11 @@ CLONED static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, R
         NAME(sum_columns)(h, rows, units, sums, units, 0);
 }
 
-/* Of a layer. t: activations or, where their sums are known, 0; rows, units; age, mean activation, utility and budget;
-   its readers and how many; the sums, or room for them; room; decay, maturity, the replacement rate's numerator and
-   denominator; and where it goes how many units are to be replaced. readers: weight, outputs, inputs, first column, and
-   the sums of its columns' sizes or, where they are not known, 0. */
-CLONED EXPORT void NAME(contribution)(const int64_t *t) {
+/* Of a layer; how many units are to be replaced. t: activations or, where their sums are known, 0; rows, units; age,
+   mean activation, utility and budget; its readers and how many; the sums, or room for them; room; decay, maturity, the
+   replacement rate's numerator and denominator; and where that number goes. readers: weight, outputs, inputs, first
+   column, and the sums of its columns' sizes or, where they are not known, 0. */
+INLINE int64_t NAME(count_in)(const int64_t *t) {
     const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
     int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
@@ -147,8 +164,16 @@ CLONED EXPORT void NAME(contribution)(const int64_t *t) {
         utility[i] += (outgoing[i] * size[i] * both - utility[i]) * fresh;
     }
     *budget += mature * t[13];
-    *(int64_t *)t[15] = *budget / t[14] < mature ? *budget / t[14] : mature;
+    const int64_t replaced = *budget / t[14] < mature ? *budget / t[14] : mature;
     *budget %= t[14];
+    return *(int64_t *)t[15] = replaced;
+}
+
+/* task: where it goes how many units of all layers are to be replaced; how many layers, and the table of each. */
+CLONED EXPORT void NAME(contributions)(const int64_t *task) {
+    int64_t replaced = 0;
+    for (int64_t i = 0; i < task[1]; i++) replaced += NAME(count_in)((const int64_t *)task[2 + i]);
+    *(int64_t *)task[0] = replaced;
 }
 
 /* The sum of all squares. table: address and size of each tensor. */

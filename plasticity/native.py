@@ -50,7 +50,7 @@ class Native:
     bellman: Any
     actor_loss: Any
     # tasks
-    contribution: Any
+    contributions: Any
     replace: Any
     adam: Any
     squares: Any

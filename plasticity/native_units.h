@@ -1,9 +1,9 @@
 /* Units that begin anew, for one floating type: plasticity/fused_replacement.py has the tables. */
 
-/* 1 / (1 - decay^age): what corrects a running mean. old: from that age on it is 1. */
-INLINE double NAME(unbiased)(const int64_t *l, int64_t unit, double old) {
-    const double age = (double)((const int64_t *)l[AGE])[unit];
-    return age >= old ? 1 : 1 / (1 - pow(as_double(l[DECAY]), age));
+/* 1 / (1 - decay^age) of a unit. */
+INLINE double NAME(unbiased)(const int64_t *l, int64_t unit) {
+    const int64_t age = ((const int64_t *)l[AGE])[unit];
+    return NAME(correction)(age, as_double(l[DECAY]), (const double *)l[CORRECTIONS], l[CORRECTED], 0);
 }
 
 /* The numbers, rising, of so many of the mature units as are to be replaced: those of least corrected utility, and of
@@ -14,9 +14,8 @@ static void NAME(pick)(const int64_t *l, double *worth) {
     const int64_t *age = (const int64_t *)l[AGE], units = l[UNITS];
     int64_t *picked = (int64_t *)l[PICKED];
     REAL *means = (REAL *)l[MEANS];
-    const double old = -38 / log(as_double(l[DECAY])); /* decay^old is less than 2^-54 */
     for (int64_t i = 0; i < units; i++) {
-        worth[i] = age[i] > l[MATURITY] ? utility[i] * NAME(unbiased)(l, i, old) : -INFINITY; /* not to be had */
+        worth[i] = age[i] > l[MATURITY] ? utility[i] * NAME(unbiased)(l, i) : -INFINITY; /* not to be had */
         if (worth[i] != worth[i]) worth[i] = INFINITY;
     }
     for (int64_t k = 0; k < l[COUNT]; k++) {
@@ -30,7 +29,7 @@ static void NAME(pick)(const int64_t *l, double *worth) {
         picked[at] = best;
     }
     for (int64_t k = 0; k < l[COUNT]; k++)
-        means[k] = l[MOVES] ? (REAL)(mean[picked[k]] * NAME(unbiased)(l, picked[k], old)) : 0;
+        means[k] = l[MOVES] ? (REAL)(mean[picked[k]] * NAME(unbiased)(l, picked[k])) : 0;
 }
 
 /* Adds what the picked units put out on average to the bias of a reader, if that takes it; returns the mean of the

@@ -22,7 +22,9 @@ class Network:
     inputs: what the first hidden layer read in that pass.
     input_gradients, output_gradients: for each layer, by name, what the backward pass of that forward pass brought to
         the activation's input and to its output; kept only once `record_gradients` was called.
-    wants_sums: whether a method has asked for `sums`, where a pass can give them cheaply.
+    wants_sums: whether a method has asked for `latest_sums`, where a pass can give them cheaply.
+    latest_sums: for each layer, by name, the sums over the batch of each unit's activation and of its size, (2, units),
+        of the pass that was recorded last, in the same object where the room is the same; None where it did not tell.
     steady: another object for each stretch of training in which nobody puts another tensor in the place of one of this
         network's or its methods', nor freezes any, optimizers' states aside; None where nobody vouches for that.
     optimizers: the first is the one whose steps train the network; a weight's state may lie in any of them.
@@ -51,11 +53,11 @@ class Network:
         self.input_gradients: dict[str, Tensor] = {}
         self.output_gradients: dict[str, Tensor] = {}
         self._seen: dict[str, Tensor] = {}
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.wants_sums = False
+        self.latest_sums: Mapping[str, Tensor] | None = None
         self.steady: object | None = None
         self._check()
-        self._recorders = [_Recorder(self.activations, layer.name, layer.activation) for layer in self.layers]
+        self._recorders = [_Recorder(self.activations, layer.name, layer.activation, of=self) for layer in self.layers]
         self._gradient_recorders: list[_GradientRecorder] = []
         self._hooks = []
         for layer, recorder in zip(self.layers, self._recorders, strict=True):
@@ -98,18 +100,13 @@ class Network:
         """Take what a pass that was worked out without the modules would have had the hooks record.
 
         gradients: by layer, those at the activation's input and at its output.
-        sums: by layer, where `wants_sums`, over the batch those of each unit's activation and of its size, (2, units).
+        sums: see `latest_sums`; empty unless `wants_sums`.
         """
         self._seen["inputs"] = inputs
         self.activations.update(activations)
-        self._sums = {name: (activations[name], own) for name, own in sums.items()}
+        self.latest_sums = sums or None
         for name, (at_input, at_output) in gradients.items():
             self.input_gradients[name], self.output_gradients[name] = at_input, at_output
-
-    def sums(self, name: str) -> Tensor | None:
-        """A layer's sums of the activations that were recorded last, if they are known."""
-        of, sums = self._sums.get(name, (None, None))
-        return sums if of is self.activations.get(name) else None
 
     def has_foreign_hooks(self, module: nn.Module) -> bool:
         """Whether anything but this network is called when the module is, or its gradients are worked out."""
@@ -250,14 +247,23 @@ class _Recorder:
     """A forward hook that keeps a module's output or input. A copy of the module keeps the hook but records nothing."""
 
     def __init__(
-        self, into: dict[str, Tensor], name: str, module: nn.Module, always: bool = False, inputs: bool = False
+        self,
+        into: dict[str, Tensor],
+        name: str,
+        module: nn.Module,
+        always: bool = False,
+        inputs: bool = False,
+        of: Network | None = None,
     ):
         self.into, self.name, self.module, self.always, self.inputs = into, name, module, always, inputs
+        self.of = of  # whose sums are of another pass from then on
         self.paused = False
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if module is self.module and not self.paused and (self.always or torch.is_grad_enabled()):
             self.into[self.name] = (args[0] if self.inputs else output).detach()
+            if self.of is not None:
+                self.of.latest_sums = None
 
     def __deepcopy__(self, memo: Any) -> _Recorder:
         return self

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
-from plasticity.fused_adam import FusedAdam
+from plasticity.fused_adam import ColumnSums, FusedAdam
 from plasticity.stepping import with_hooks
 from plasticity.uncompiled import without_compiler
 
@@ -167,9 +167,8 @@ class UnitAdam(Optimizer):
                 state[name] = torch.full((size,), int(state["step"]), dtype=torch.int64, device=parameter.device)
         return state
 
-    def column_sums(self, parameter: nn.Parameter) -> Tensor | None:
-        """The sums of |weights| over the rows of a matrix, (columns,), as the latest step left it; they come with steps
-        in one pass once they were asked for. None where they are not known, or torch knows of a change since."""
+    def column_sums(self, parameter: nn.Parameter) -> ColumnSums:
+        """The sums of |weights| over a matrix's rows, which come with steps in one pass once they were asked for."""
         return self._in_one_pass.column_sums(parameter)
 
     def steps(self, parameter: nn.Parameter) -> Tensor:

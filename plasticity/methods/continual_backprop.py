@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -127,27 +127,26 @@ class ContinualBackprop(nn.Module, Intervention):
             self._contribution.prepare(network)
 
     def after_step(self, network: Network) -> None:
-        counts = self._count_in_one_pass(network)
+        counts: Mapping[HiddenLayer, Any] | None = None
+        if self._in_one_pass and (counts := self._contribution(network, self._states)) is not None:
+            if self._quiet:
+                self._quiet.clear()
+            if counts and self._replacement.takes(network, self._states, [*counts]):
+                self._replacement(network, counts, self.random)  # with the same draws as below
+                return
         if counts is None:
-            counts = {}
-            for layer in network.trained_layers:
-                self._observe(layer, network.activations[layer.name])
-                count = self._spend(layer.name, self.state(layer))
-                if count is not None:
-                    counts[layer] = count.cpu().numpy()
-        elif counts and self._replacement.takes(network, self._states, [*counts]):
-            self._replace_in_one_pass(network, counts)
-            return
+            counts = self._observe_and_spend(network)
         if counts:
             self._replace(network, {layer.name: self._pick(self.state(layer), n) for layer, n in counts.items()})
 
-    def _count_in_one_pass(self, network: Network) -> dict[HiddenLayer, Any] | None:
-        """All of `_observe` and `_spend` for all layers, where a kernel can do it."""
-        if not self._in_one_pass:
-            return None
-        counts = self._contribution(network, self._states)
-        if counts is not None and self._quiet:
-            self._quiet.clear()
+    def _observe_and_spend(self, network: Network) -> dict[HiddenLayer, Any]:
+        """The layers that are to replace units and how many, (*replicas,)."""
+        counts = {}
+        for layer in network.trained_layers:
+            self._observe(layer, network.activations[layer.name])
+            count = self._spend(layer.name, self.state(layer))
+            if count is not None:
+                counts[layer] = count.cpu().numpy()
         return counts
 
     def state(self, layer: HiddenLayer) -> _UnitState:
@@ -212,11 +211,6 @@ class ContinualBackprop(nn.Module, Intervention):
         )
         for name, mask in picked.items():
             states[name].start_afresh(mask, changes[name])
-
-    def _replace_in_one_pass(self, network: Network, counts: dict[HiddenLayer, int]) -> None:
-        """`_pick` and `_replace` by a kernel, with the same draws."""
-        draws = [self.random.unit(layer.units) for layer in counts]
-        self._replacement(network, counts, draws, self._fresh)
 
     def _fresh(self, layer: HiddenLayer, count: int) -> Tensor:
         state: Any = self._states[layer.name]

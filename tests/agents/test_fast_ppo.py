@@ -359,9 +359,9 @@ def test_a_pass_is_the_modules_own_and_its_sums_are_those_of_what_it_put_out(row
         torch.testing.assert_close(found, by_autograd)
     for layer in network.layers:
         h = network.activations[layer.name]
-        torch.testing.assert_close(network.sums(layer.name), torch.stack([h.sum(0), h.abs().sum(0)]))
+        torch.testing.assert_close(network.latest_sums[layer.name], torch.stack([h.sum(0), h.abs().sum(0)]))
     own(inputs)  # hooks record anew, and what is known of the pass before is no longer told
-    assert all(network.sums(layer.name) is None for layer in network.layers)
+    assert network.latest_sums is None
 
 
 @pytest.mark.parametrize("layout", ["by column", "first row again", "every other column"])
