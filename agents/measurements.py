@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from torch.distributions import Normal
 
 from agents.policies import PlasticPolicy
 from plasticity import (
+    HiddenLayer,
     Network,
     activation_metrics,
     copied,
@@ -23,6 +24,7 @@ from plasticity import (
     plasticity_probe,
     weight_metrics,
 )
+from plasticity.parallel import side_by_side
 
 Batch: TypeAlias = tuple[Tensor, Tensor | None]  # observations, and actions where critics need them
 SHARES = ("dead_fraction", "dormant_fraction", "dormant_fraction_0.1", "zero_fraction", "saturated_fraction")
@@ -66,8 +68,10 @@ def _keep_inputs(into: dict[str, Tensor], name: str, network: Network) -> Any:
 def of_activations(policy: PlasticPolicy, seen: Look, prefix: str = "") -> dict[str, float]:
     """Dead and dormant units, ranks and so on: of each layer, and of each network as a whole."""
     numbers: dict[str, float] = {}
+    put_out = [seen.activations[name][layer.name] for name, n in policy.networks.items() for layer in n.layers]
+    measured = _each(policy, activation_metrics, _layers(policy), put_out)
     for name, network in policy.networks.items():
-        layers = {layer.name: activation_metrics(layer, seen.activations[name][layer.name]) for layer in network.layers}
+        layers = {layer.name: next(measured) for layer in network.layers}
         numbers |= {f"{name}/{layer}/{prefix}{key}": v for layer, found in layers.items() for key, v in found.items()}
         for key in SHARES:
             if all(key in found for found in layers.values()):
@@ -84,10 +88,11 @@ def of_weights(policy: PlasticPolicy, initial: Mapping[str, Mapping[str, Tensor]
     initial: the first parameters, by network, as `plasticity.copied` names them; networks may be missing.
     """
     numbers: dict[str, float] = {}
+    weights = [layer.weight for layer in _layers(policy)]
+    measured = _each(policy, weight_metrics, weights, _first_weights(policy, initial))
     for name, network in policy.networks.items():
-        for i, layer in enumerate(network.layers):
-            first = initial[name][f"linear{i}.weight"].to(layer.weight) if name in initial else None
-            numbers |= {f"{name}/{layer.name}/{key}": v for key, v in weight_metrics(layer.weight, first).items()}
+        for layer in network.layers:
+            numbers |= {f"{name}/{layer.name}/{key}": value for key, value in next(measured).items()}
         magnitudes = [numbers[f"{name}/{layer.name}/weight_magnitude"] for layer in network.layers]
         numbers[f"{name}/weight_magnitude"] = float(np.mean(magnitudes))
         intervention: Any = policy.plasticity[name]
@@ -97,6 +102,24 @@ def of_weights(policy: PlasticPolicy, initial: Mapping[str, Mapping[str, Tensor]
         if counts:
             numbers[f"{name}/replaced"] = sum(counts)
     return numbers
+
+
+def _layers(policy: PlasticPolicy) -> list[HiddenLayer]:
+    return [layer for network in policy.networks.values() for layer in network.layers]
+
+
+def _each(
+    policy: PlasticPolicy, act: Callable[..., dict[str, float]], *arguments: Iterable[Any]
+) -> Iterator[dict[str, float]]:
+    """`map`, on the CPU with all its cores."""
+    return iter(side_by_side(act, *arguments)) if policy.device.type == "cpu" else map(act, *arguments)
+
+
+def _first_weights(policy: PlasticPolicy, initial: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Tensor | None]:
+    """Of each hidden layer, where they are known."""
+    for name, network in policy.networks.items():
+        for i, layer in enumerate(network.layers):
+            yield initial[name][f"linear{i}.weight"].to(layer.weight) if name in initial else None
 
 
 def outputs(policy: PlasticPolicy, seen: Look) -> dict[str, Tensor]:

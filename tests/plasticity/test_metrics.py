@@ -18,6 +18,7 @@ from plasticity import (
     numerical_rank,
     saturated_units,
     singular_values,
+    spectral_norm,
     srank,
     stable_rank,
     update_ratio,
@@ -100,6 +101,29 @@ def test_saturation_and_zeros():
     h = torch.tensor([[0.999, 0.5], [-0.999, 0.5]])
     assert saturated_units(h).tolist() == [True, False]
     assert zero_fraction(torch.tensor([[0.0, 1.0], [0.0, 0.0]])) == 0.75
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.zeros(4, 3),
+        torch.eye(7),
+        torch.ones(30, 1) @ torch.arange(-5.0, 9.0)[None],
+        torch.diag(torch.linspace(0.999, 1, 300)),  # one close to the next: many steps
+        *(torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((1, 1), (1, 9), (9, 1))),
+        *(torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((8, 256), (300, 200))),
+        1e-20 * torch.randn(64, 64, generator=torch.Generator().manual_seed(1)),
+    ],
+    ids=lambda matrix: "x".join(map(str, matrix.shape)),
+)
+def test_the_spectral_norm_is_the_largest_singular_value(matrix):
+    expected = float(torch.linalg.svdvals(matrix.double())[0])
+    assert spectral_norm(matrix) == pytest.approx(expected, rel=1e-8, abs=1e-40)
+
+
+def test_the_spectral_norm_of_what_is_no_number_is_an_error():
+    with pytest.raises(RuntimeError, match="linalg"):
+        spectral_norm(torch.full((20, 20), math.nan))
 
 
 def test_weights_and_updates():
