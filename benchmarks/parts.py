@@ -10,7 +10,7 @@ from benchmarks.rows import SIZES, Result, result
 from benchmarks.turns import Child, Entry, Turn, children, gains, speeds, spread, take_turns
 
 Advance = Callable[[float], None]
-TURNS_OF_A_PAIR = 10
+TURNS_OF_A_PAIR = 5
 
 
 @dataclass(frozen=True)

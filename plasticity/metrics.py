@@ -95,7 +95,7 @@ def _spectrum(matrix: Tensor) -> Tensor:
 
 
 def spectral_norm(matrix: Tensor) -> float:
-    """The largest singular value of a matrix, to about 8 digits, in a tenth of the time that all of them take.
+    """The largest singular value of a matrix, to about 8 digits, without the others.
 
     By Lanczos' method on A^T A with full reorthogonalisation, from a vector that is always the same (Golub & Van Loan,
     Matrix Computations, section 10.1): the error is at most that of the last row of the largest Ritz vector.

@@ -19,7 +19,7 @@ _numpys = of_numpy()
 def side_by_side(act: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
     """`[*map(act, *arguments)]` by as many threads as torch has, where almost all of the time is torch's and NumPy's.
 
-    Ranks of several layers take two thirds of the time that they take one after the other, each with all cores.
+    Ranks of several layers take three quarters of the time that they take one after the other, each with all cores.
     """
     threads = torch.get_num_threads()
     with one_thread(), _one_thread_of_numpy():
