@@ -139,23 +139,25 @@ CLONED static void NAME(sum_units)(const REAL *h, int64_t rows, int64_t units, R
 }
 
 /* Of a layer; how many units are to be replaced. t: activations or, where their sums are known, 0; rows, units; age,
-   mean activation, utility and budget; its readers and how many; the sums, or room for them; room; decay, maturity, the
+   mean activation, utility and budget; its readers and how many; the sums, or room for them; room, twice; decay, maturity, the
    replacement rate's numerator and denominator; and where that number goes. readers: weight, outputs, inputs, first
    column, and the sums of its columns' sizes or, where they are not known, 0. */
 INLINE int64_t NAME(count_in)(const int64_t *t) {
     const int64_t rows = t[1], units = t[2], *readers = (const int64_t *)t[7], maturity = t[12];
     int64_t *restrict age = (int64_t *)t[3], *budget = (int64_t *)t[6], weights = 0, mature = 0;
     REAL *restrict mean = (REAL *)t[4], *restrict utility = (REAL *)t[5], *restrict outgoing = (REAL *)t[10];
+    REAL *spare = outgoing + units;
     const REAL fresh = (REAL)(1 - as_double(t[11]));
     if (t[0]) NAME(sum_units)((const REAL *)t[0], rows, units, (REAL *)t[9]);
     const REAL *restrict total = (const REAL *)t[9], *restrict size = total + units;
     for (int64_t i = 0; i < units; i++) outgoing[i] = 0;
     for (const int64_t *r = readers; r < readers + 5 * t[8]; r += 5) {
-        const REAL *restrict known = (const REAL *)r[4];
+        const REAL *own = r[4] ? (const REAL *)r[4] + r[3] : spare;
         weights += r[1];
-        if (known)
-            for (int64_t i = 0; i < units; i++) outgoing[i] += known[r[3] + i];
-        else NAME(sum_columns)((const REAL *)r[0] + r[3], r[1], r[2], outgoing, units, 1);
+        for (int64_t i = 0; i < units && !r[4]; i++) spare[i] = 0;
+        for (int64_t j = 0; j < r[1] && !r[4]; j++) /* in the order in which Adam sums, so that rounding is the same */
+            for (int64_t i = 0; i < units; i++) spare[i] += ABS(((const REAL *)r[0])[j * r[2] + r[3] + i]);
+        for (int64_t i = 0; i < units; i++) outgoing[i] += own[i];
     }
     const REAL row = (REAL)1 / (REAL)rows, both = row / (REAL)weights;
     for (int64_t i = 0; i < units; i++) {

@@ -122,10 +122,6 @@ class ContinualBackprop(nn.Module, Intervention):
                 stacklevel=3,
             )
 
-    def before_step(self, network: Network) -> None:
-        if self._in_one_pass:
-            self._contribution.prepare(network)
-
     def after_step(self, network: Network) -> None:
         counts: Mapping[HiddenLayer, Any] | None = None
         if self._in_one_pass and (counts := self._contribution(network, self._states)) is not None:

@@ -358,26 +358,30 @@ def test_a_policys_method_can_be_copied_and_goes_on_by_itself():
     assert int(twin.state(net.layers[0]).age.max()) == int(method.state(net.layers[0]).age.max()) + 1
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("meddle", [False, True])
-def test_what_the_optimizer_tells_of_outgoing_weights_is_used_unless_they_have_changed_since(meddle):
-    model = mlp((3, 5, 4, 2))
+def test_what_the_optimizer_tells_of_outgoing_weights_is_used_unless_they_have_changed_since(meddle, kind):
+    model = mlp((3, 50, 40, 2)).to(kind)
     optimizer = UnitAdam(model.parameters(), lr=0.1, fused=True)
     net = Network("net", hidden_layers([*model]), [optimizer])
-    one, two = (ContinualBackprop(net.layers, replacement_rate=0.0, decay=0.5) for _ in range(2))
-    two._contribution = lambda *args: None
-    one.before_step(net)  # asks
-    for _ in range(3):
+    untold = Network("net", net.layers, [torch.optim.SGD(model.parameters())])
+    one, two, three = (ContinualBackprop(net.layers, replacement_rate=0.0, decay=0.5) for _ in range(3))
+    three._contribution = lambda *args: None
+    for step in range(4):
         optimizer.zero_grad()
-        model(torch.randn(6, 3)).pow(2).mean().backward()
+        model(torch.randn(6, 3, dtype=kind)).pow(2).mean().backward()
         optimizer.step()
         with torch.no_grad():
             if meddle:
                 model[2].weight.mul_(3)
-            one.after_step(net), two.after_step(net)
+            one.after_step(net), two.after_step(untold), three.after_step(net)
         known = [task.held[1] is not None for task in one._contribution._tasks]
-        assert known == [not meddle, True]
+        assert known == [step > 0 and not meddle, step > 0]  # the first one asks
+        assert not any(task.held[1] is not None for task in two._contribution._tasks)
         for layer in net.layers:
-            torch.testing.assert_close(one.state(layer).utility, two.state(layer).utility)
+            utility = one.state(layer).utility
+            assert torch.equal(utility, two.state(layer).utility)  # so that a run that is resumed goes on exactly
+            torch.testing.assert_close(utility, three.state(layer).utility)
 
 
 def test_several_readers_and_their_columns_count_together():
