@@ -125,6 +125,7 @@ INLINE void set_zero(const int64_t *entry, const int64_t *units, int64_t count) 
 #include "native_threads.h"
 
 #define REAL float
+#define LANES 16 /* of the widest vectors there are */
 #define NAME(name) name##_float32
 #define ABS fabsf
 #define SQRT sqrtf
@@ -135,6 +136,7 @@ INLINE void set_zero(const int64_t *entry, const int64_t *units, int64_t count) 
 #include "native_sac.h"
 #include "native_units.h"
 #undef REAL
+#undef LANES
 #undef NAME
 #undef ABS
 #undef SQRT
@@ -142,6 +144,7 @@ INLINE void set_zero(const int64_t *entry, const int64_t *units, int64_t count) 
 #undef EXP
 
 #define REAL double
+#define LANES 8
 #define NAME(name) name##_float64
 #define ABS fabs
 #define SQRT sqrt
