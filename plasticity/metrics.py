@@ -18,6 +18,7 @@ from plasticity.native import one_thread
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
 LANCZOS, ACCURACY = 8, 1e-9  # steps between two looks at the largest value so far, and how exact its square must be
+AT_ONCE = 256  # rows that are in memory with 8 bytes a number
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
 
 _RECTIFIED = (nn.ReLU, nn.ReLU6, CReLU)
@@ -70,7 +71,7 @@ def saturated_units(activations: Tensor) -> Tensor:
 
 def zero_fraction(activations: Tensor) -> float:
     """Share of activations that are exactly 0; about 0.5 in a healthy random ReLU layer, so never call it dead."""
-    return float((activations == 0).double().mean())
+    return sum(int((part == 0).sum()) for part in activations.split(AT_ONCE)) / activations.numel()
 
 
 def singular_values(activations: Tensor) -> Tensor:
@@ -81,16 +82,15 @@ def singular_values(activations: Tensor) -> Tensor:
     rows, units = activations.shape
     if rows < units:
         raise ValueError(f"a rank needs at least as many rows as units, got {rows} rows for {units} units")
-    return _spectrum(activations)
-
-
-def _spectrum(matrix: Tensor) -> Tensor:
-    matrix = matrix.double()
-    if matrix.device.type == "cpu":  # NumPy sees that the product is symmetric, and its LAPACK is the faster one
-        values = matrix.numpy()
-        squares = torch.from_numpy(np.linalg.eigvalsh(values.T @ values))
-    else:
-        squares = torch.linalg.eigvalsh(matrix.T @ matrix)
+    gram = activations.new_zeros(units, units, dtype=torch.float64)
+    on_cpu = gram.device.type == "cpu"
+    for part in activations.split(AT_ONCE):
+        part = part.double()
+        if on_cpu:  # NumPy sees that the product is symmetric, and its LAPACK is the faster one
+            gram += torch.from_numpy(part.numpy().T @ part.numpy())
+        else:
+            gram.addmm_(part.T, part)
+    squares = torch.from_numpy(np.linalg.eigvalsh(gram.numpy())) if on_cpu else torch.linalg.eigvalsh(gram)
     return squares.clamp_min(0).sqrt().flip(0)
 
 
@@ -170,7 +170,7 @@ def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, flo
         "dormant_fraction": _share(score <= DORMANT[0]),
         "dormant_fraction_0.1": _share(score <= DORMANT[1]),
         "zero_fraction": zero_fraction(rows),
-        "feature_norm": float(features.double().norm(dim=-1).mean()),
+        "feature_norm": float(torch.cat([part.double().norm(dim=-1) for part in features.split(AT_ONCE)]).mean()),
     }
     if isinstance(layer.activation, nn.Tanh):
         numbers["saturated_fraction"] = _share(saturated_units(rows))
