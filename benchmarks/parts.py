@@ -10,7 +10,7 @@ from benchmarks.rows import SIZES, Result, result
 from benchmarks.turns import Child, Entry, Turn, children, gains, speeds, spread, take_turns
 
 Advance = Callable[[float], None]
-TURNS_OF_A_PAIR = 5
+TURNS_OF_A_PAIR = 10  # and the one that is dropped: the second measurement of a run falls into the last of them
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,20 @@ def other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
     """The same, and the share of metrics, in narrow, wide, shallow and deep networks."""
     found = {}
     for name, size in SIZES.items():
-        both = _with_and_without(plan.turns(30), lambda share: advance(share / len(SIZES)), **size)
+        both = _with_and_without(plan.turns(40), lambda share: advance(share / len(SIZES)), **size)
         found |= {f"cbp_{name}": _share_of_cbp(both), f"metrics_{name}": _share_of_metrics(both[0])}
     return found
 
 
 def _with_and_without(turns: int, advance: Advance, **size: int) -> list[list[Turn]]:
-    """Turns of several pairs: where a process finds its memory makes some per cent of a difference."""
+    """About so many turns, of several pairs: where a process finds its memory makes some per cent of a difference."""
     pairs = max(1, turns // TURNS_OF_A_PAIR)
     both = [settings.ppo_words(methods, **size) for methods in (settings.CBP, settings.NO_CBP)]
     entries = [Entry("ours.train", {"words": words, "steps": settings.ROLLOUT}) for words in both]
     found: list[list[Turn]] = [[], []]
     for _ in range(pairs):
         with children(entries) as pair:
-            told = take_turns(pair, turns // pairs, lambda share: advance(share / pairs))
+            told = take_turns(pair, TURNS_OF_A_PAIR, lambda share: advance(share / pairs))
         for own, new in zip(found, told, strict=True):
             own += new
     return found
@@ -164,7 +164,7 @@ PARTS = (
     Part(("ppo", "ppo_one", "ppo_sbx", "ppo_lop", "ppo_update", "metrics"), 220, ppo),
     Part(("sac", "sac_sbx", "sac_update"), 130, sac),
     Part(("cbp",), 70, cbp),
-    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 400, other_sizes),
+    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 575, other_sizes),
     Part(("batched",), 30, batched),
     Part(("wrapper",), 40, wrapper),
     Part(("adam",), 15, adam),

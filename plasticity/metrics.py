@@ -18,7 +18,8 @@ from plasticity.native import one_thread
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
 LANCZOS, ACCURACY = 8, 1e-9  # steps between two looks at the largest value so far, and how exact its square must be
-AT_ONCE = 256  # rows that are in memory with 8 bytes a number
+AT_ONCE = 1024  # rows that are in memory with 8 bytes a number
+SMALL = 512  # columns of a matrix of which all singular values take no longer than the largest
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
 
 _RECTIFIED = (nn.ReLU, nn.ReLU6, CReLU)
@@ -71,39 +72,67 @@ def saturated_units(activations: Tensor) -> Tensor:
 
 def zero_fraction(activations: Tensor) -> float:
     """Share of activations that are exactly 0; about 0.5 in a healthy random ReLU layer, so never call it dead."""
-    return sum(int((part == 0).sum()) for part in activations.split(AT_ONCE)) / activations.numel()
+    return sum(int((part == 0).sum()) for part in _some_rows(activations)) / activations.numel()
 
 
 def singular_values(activations: Tensor) -> Tensor:
     """The singular values of (rows, units), descending, float64, by the eigenvalues of the Gram matrix.
 
-    Raises `ValueError` with fewer rows than units: every rank would be capped by the batch.
+    Raises `ValueError` with fewer rows than units: every rank would be capped by the batch. Raises `FloatingPointError`
+    where there is NaN or infinity.
     """
     rows, units = activations.shape
     if rows < units:
         raise ValueError(f"a rank needs at least as many rows as units, got {rows} rows for {units} units")
-    gram = activations.new_zeros(units, units, dtype=torch.float64)
-    on_cpu = gram.device.type == "cpu"
-    for part in activations.split(AT_ONCE):
-        part = part.double()
-        if on_cpu:  # NumPy sees that the product is symmetric, and its LAPACK is the faster one
-            gram += torch.from_numpy(part.numpy().T @ part.numpy())
-        else:
-            gram.addmm_(part.T, part)
+    return _spectrum(activations)
+
+
+def _spectrum(matrix: Tensor) -> Tensor:
+    """Of a matrix with no more columns than rows."""
+    first, *others = _some_rows(matrix)
+    gram = _gram(first)
+    for part in others:
+        gram += _gram(part)
+    on_cpu = gram.device.type == "cpu"  # NumPy's LAPACK is the faster one
     squares = torch.from_numpy(np.linalg.eigvalsh(gram.numpy())) if on_cpu else torch.linalg.eigvalsh(gram)
     return squares.clamp_min(0).sqrt().flip(0)
 
 
+def _some_rows(matrix: Tensor) -> tuple[Tensor, ...]:
+    """All of them, so many at a time."""
+    return matrix.split(AT_ONCE)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _finite(matrix: Tensor) -> Tensor:
+    """In float64."""
+    matrix = matrix.double()
+    if not matrix.sum().isfinite():
+        raise FloatingPointError("singular values need finite numbers, got a matrix with NaN or infinity")
+    return matrix
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    matrix = _finite(matrix)
+    if matrix.device.type != "cpu":
+        return matrix.T @ matrix
+    values = matrix.numpy()  # NumPy sees that the product is symmetric
+    return torch.from_numpy(values.T @ values)
+
+
 def spectral_norm(matrix: Tensor) -> float:
-    """The largest singular value of a matrix, to about 8 digits, without the others.
+    """The largest singular value of a matrix, to about 8 digits; of a large one without the others.
 
     By Lanczos' method on A^T A with full reorthogonalisation, from a vector that is always the same (Golub & Van Loan,
-    Matrix Computations, section 10.1): the error is at most that of the last row of the largest Ritz vector.
+    Matrix Computations, section 10.1): the error is at most that of the last row of the largest Ritz vector. Raises
+    `FloatingPointError` where there is NaN or infinity.
     """
-    matrix = matrix.detach().double()
+    matrix = matrix.detach()
     if len(matrix) < matrix.shape[1]:
         matrix = matrix.T
     size = matrix.shape[1]
+    if size <= SMALL:
+        return float(_spectrum(matrix)[0])
+    matrix = _finite(matrix)
     start = torch.arange(1, size + 1, dtype=torch.float64, device=matrix.device).cos()
     basis, diagonal, beside = (start / start.norm())[None], list[Tensor](), list[Tensor]()
     while True:
@@ -112,13 +141,13 @@ def spectral_norm(matrix: Tensor) -> float:
         for _ in range(2):  # once leaves rounding errors, which grow
             image = image - (basis @ image) @ basis
         beside.append(image.norm())
-        steps = len(diagonal)
-        if steps % LANCZOS == 0 or steps == size:
-            t, off = torch.stack(diagonal), torch.stack(beside)
+        t, off, steps = torch.stack(diagonal), torch.stack(beside), len(diagonal)
+        is_all = steps == size or bool(off[-1] <= ACCURACY * t.sum())  # nothing but rounding errors is left to find
+        if is_all or steps % LANCZOS == 0:
             values, vectors = torch.linalg.eigh(t.diag() + off[:-1].diag(1) + off[:-1].diag(-1))
-            if steps == size or float(off[-1] * vectors[-1, -1].abs()) <= ACCURACY * float(values[-1]):
+            if is_all or float(off[-1] * vectors[-1, -1].abs()) <= ACCURACY * float(values[-1]):
                 return math.sqrt(max(float(values[-1]), 0.0))
-        basis = torch.cat([basis, (image / beside[-1].clamp_min(torch.finfo(image.dtype).tiny))[None]])
+        basis = torch.cat([basis, (image / beside[-1])[None]])
 
 
 def effective_rank(sigma: Tensor) -> float:
@@ -170,7 +199,7 @@ def activation_metrics(layer: HiddenLayer, activations: Tensor) -> dict[str, flo
         "dormant_fraction": _share(score <= DORMANT[0]),
         "dormant_fraction_0.1": _share(score <= DORMANT[1]),
         "zero_fraction": zero_fraction(rows),
-        "feature_norm": float(torch.cat([part.double().norm(dim=-1) for part in features.split(AT_ONCE)]).mean()),
+        "feature_norm": float(torch.cat([part.double().norm(dim=-1) for part in _some_rows(features)]).mean()),
     }
     if isinstance(layer.activation, nn.Tanh):
         numbers["saturated_fraction"] = _share(saturated_units(rows))

@@ -72,6 +72,13 @@ def test_the_gram_matrix_agrees_with_the_svd():
     assert numerical_rank(singular_values(deficient.float()), 300) == 10
 
 
+def test_many_rows_are_taken_some_at_a_time():
+    activations = torch.randn(2500, 7, generator=torch.Generator().manual_seed(0)).relu()
+    expected = torch.linalg.svdvals(activations.double())
+    assert torch.allclose(singular_values(activations), expected, rtol=1e-12)
+    assert zero_fraction(activations) == pytest.approx(float((activations == 0).double().mean()), rel=1e-15)
+
+
 def test_fewer_rows_than_units_is_an_error_and_left_out_of_the_summary():
     with pytest.raises(ValueError, match="got 2 rows for 3 units"):
         singular_values(torch.ones(2, 3))
@@ -113,6 +120,14 @@ def test_saturation_and_zeros():
         *(torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((1, 1), (1, 9), (9, 1))),
         *(torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((8, 256), (300, 200))),
         1e-20 * torch.randn(64, 64, generator=torch.Generator().manual_seed(1)),
+        torch.zeros(600, 520),  # from here on without the other singular values
+        torch.eye(513),
+        nn.init.orthogonal_(torch.empty(600, 520), gain=2**0.5, generator=torch.Generator().manual_seed(1)),
+        torch.diag(torch.tensor([3.0] * 5 + [1.0] * 600)),
+        torch.ones(530, 1) @ torch.arange(-5.0, 535.0)[None],
+        torch.diag(torch.linspace(0.999, 1, 600)),
+        torch.randn(700, 520, generator=torch.Generator().manual_seed(1)),
+        1e-20 * torch.randn(520, 520, generator=torch.Generator().manual_seed(1)),
     ],
     ids=lambda matrix: "x".join(map(str, matrix.shape)),
 )
@@ -121,9 +136,14 @@ def test_the_spectral_norm_is_the_largest_singular_value(matrix):
     assert spectral_norm(matrix) == pytest.approx(expected, rel=1e-8, abs=1e-40)
 
 
-def test_the_spectral_norm_of_what_is_no_number_is_an_error():
-    with pytest.raises(RuntimeError, match="linalg"):
-        spectral_norm(torch.full((20, 20), math.nan))
+@pytest.mark.parametrize("size", [20, 600])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_no_number_has_no_singular_values(size, number):
+    matrix = torch.eye(size)
+    matrix[1, 3] = number
+    for measure in (spectral_norm, singular_values):
+        with pytest.raises(FloatingPointError, match="need finite numbers, got a matrix with NaN or infinity"):
+            measure(matrix)
 
 
 def test_weights_and_updates():
