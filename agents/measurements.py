@@ -127,10 +127,11 @@ def outputs(policy: PlasticPolicy, seen: Look) -> dict[str, Tensor]:
     found = {}
     with torch.no_grad():
         for name, network in policy.networks.items():
+            last = seen.activations[name][network.layers[-1].name]
             if _is_function(network):
-                found[name] = torch.cat([output.flatten(1) for output in network.outputs(seen.inputs[name])], 1)
+                found[name] = torch.cat([output.flatten(1) for output in network.read_out(last)], 1)
             else:
-                found[name] = seen.activations[name][network.layers[-1].name].flatten(1)
+                found[name] = last.flatten(1)
     return found
 
 

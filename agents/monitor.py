@@ -14,7 +14,7 @@ from torch import Tensor
 from agents import measurements
 from agents.alarms import Alarms
 from agents.clock import PREFIX
-from agents.measurements import Batch
+from agents.measurements import Batch, Look
 from agents.policies import PlasticPolicy
 
 CONSOLE = ("/dead_fraction", "/effective_rank", "/weight_magnitude", "/replaced", "/plasticity_gap")
@@ -112,18 +112,17 @@ class PlasticityMonitor(BaseCallback):
         if batch is None:
             return
         self._last = self.num_timesteps
-        numbers = self.measure(batch)
+        seen = None if self.probe is None else measurements.look(self.policy, self.probe)
+        numbers = self.measure(batch, seen)
         self._replaced = {name: numbers.get(f"{name}/replaced", 0.0) for name in self.policy.networks}
-        numbers |= self._on_probe_batch()
+        if seen is not None:
+            numbers |= self._on_probe_batch(seen)
         self._record(numbers)
         for recorder in self.policy.step_metrics.values():
             recorder.arm()
 
-    def _on_probe_batch(self) -> dict[str, float]:
+    def _on_probe_batch(self, seen: Look) -> dict[str, float]:
         """What compares with earlier measurements, or takes long: churn, plasticity probe, loss landscape."""
-        if self.probe is None:
-            return {}
-        seen = measurements.look(self.policy, self.probe)
         outputs = measurements.outputs(self.policy, seen)
         numbers = measurements.churn(self._outputs, outputs)
         self._outputs = outputs
@@ -148,15 +147,16 @@ class PlasticityMonitor(BaseCallback):
             for sentence in self.alarms.check(self.num_timesteps, numbers):
                 self.logger.info(f"plasticity alarm at step {self.num_timesteps:,}: {sentence}")
 
-    def measure(self, batch: Batch) -> dict[str, float]:
+    def measure(self, batch: Batch, on_probe: Look | None = None) -> dict[str, float]:
         """All metrics of networks as they are now, by tag without the leading `plasticity/`.
 
-        batch: observations, and actions where critics need them.
+        batch: observations, and actions where critics need them. on_probe: a look at the probe batch, if there was one.
         """
         numbers: dict[str, float] = {}
         batches = {"": batch} if self.probe is None else {"": batch, "probe_": self.probe}
         for prefix, one in batches.items():
-            numbers |= measurements.of_activations(self.policy, measurements.look(self.policy, one), prefix)
+            seen = on_probe if prefix and on_probe else measurements.look(self.policy, one)
+            numbers |= measurements.of_activations(self.policy, seen, prefix)
             numbers |= measurements.policy_entropy(self.policy, one, prefix)
         numbers |= measurements.of_weights(self.policy, self.initial)
         for name in self.policy.networks:

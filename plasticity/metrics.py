@@ -18,7 +18,7 @@ from plasticity.native import one_thread
 
 CONSTANT = 1e-3  # standard deviation, or size, below which a smooth unit counts as dead
 LANCZOS, ACCURACY = 8, 1e-9  # steps between two looks at the largest value so far, and how exact its square must be
-AT_ONCE = 1024  # rows that are in memory with 8 bytes a number
+AT_ONCE = 512  # rows that are in memory with 8 bytes a number
 SMALL = 512  # columns of a matrix of which all singular values take no longer than the largest
 DORMANT = (0.025, 0.1)  # the thresholds of the ReDo paper
 
@@ -72,7 +72,8 @@ def saturated_units(activations: Tensor) -> Tensor:
 
 def zero_fraction(activations: Tensor) -> float:
     """Share of activations that are exactly 0; about 0.5 in a healthy random ReLU layer, so never call it dead."""
-    return sum(int((part == 0).sum()) for part in _some_rows(activations)) / activations.numel()
+    zeros = (activations == 0).cpu().numpy()  # NumPy counts without making numbers of them first
+    return np.count_nonzero(zeros) / zeros.size
 
 
 def singular_values(activations: Tensor) -> Tensor:

@@ -195,7 +195,11 @@ class Network:
         layers = [self.twins[layer.name] for layer in self.layers] if twin else self.layers
         for layer in layers:
             inputs = layer(_flat_for(layer.linear, inputs))
-        return [reader.linear(_flat_for(reader.linear, inputs)) for reader in self.heads(twin=twin)]
+        return self.read_out(inputs, twin=twin)
+
+    def read_out(self, hidden: Tensor, *, twin: bool = False) -> list[Tensor]:
+        """The same, of what the last hidden layer puts out."""
+        return [reader.linear(_flat_for(reader.linear, hidden)) for reader in self.heads(twin=twin)]
 
     def heads(self, *, twin: bool = False) -> tuple[Reader, ...]:
         """The readers of the last hidden layer; raises `ValueError` where one reads other things besides."""
