@@ -246,7 +246,7 @@ def test_every_means_environment_steps(monkeypatch):
     steps = []
     monitor = PlasticityMonitor(every=40, probe_size=20)
     measure = monitor.measure
-    monkeypatch.setattr(monitor, "measure", lambda batch: steps.append(monitor.num_timesteps) or measure(batch))
+    monkeypatch.setattr(monitor, "measure", lambda *given: steps.append(monitor.num_timesteps) or measure(*given))
     sac().learn(150, callback=monitor)
     assert steps == [20, 60, 100, 140]
 
