@@ -9,7 +9,7 @@ do on one thread, to the last bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from agents import fast_losses as losses
 from agents.fast_mlp import Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
-from plasticity import Network
+from plasticity import Network, UnitAdam
 from plasticity.native import NATIVE, Table, Work, table, together
 
 NETWORKS = ("pi", "vf")
@@ -122,7 +122,7 @@ class FastPPO:
         kls: list[float] = []
         go_on = True
         optimizer: Any = policy.optimizer
-        with _held_still(policy.networks), _knowing_squares(optimizer):
+        with _held_still([*policy.networks.values(), optimizer]), _knowing_squares(optimizer):
             for epoch in range(model.n_epochs):
                 kls = []
                 for batch in data.minibatches(model.batch_size):
@@ -165,16 +165,16 @@ class FastPPO:
 
 
 @contextmanager
-def _held_still(networks: Mapping[str, Network]) -> Iterator[None]:
+def _held_still(owners: Sequence[Network | UnitAdam]) -> Iterator[None]:
     """Vouch that inside the block nobody puts another tensor in the place of one of theirs: see `Network.steady`."""
     stretch = object()
-    for network in networks.values():
-        network.steady = stretch
+    for owner in owners:
+        owner.steady = stretch
     try:
         yield
     finally:
-        for network in networks.values():
-            network.steady = None
+        for owner in owners:
+            owner.steady = None
 
 
 @contextmanager

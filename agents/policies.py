@@ -246,13 +246,14 @@ class _OwnPasses(Intervention):
 
     def __init__(self, methods: Chain):
         self.methods = methods
-        self.last: dict[str, Tensor] = {}
+        self.last: Tensor | None = None  # of what the last hidden layer put out
         self.acts = False
 
     def before_step(self, network: Network) -> None:
-        self.acts = not self.last or any(self.last[name] is not h for name, h in network.activations.items())
+        latest = network.activations.get(network.layers[-1].name)
+        self.acts = latest is None or latest is not self.last
         if self.acts:
-            self.last = dict(network.activations)
+            self.last = latest
             self.methods.before_step(network)
 
     def after_step(self, network: Network) -> None:

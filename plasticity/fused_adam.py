@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,15 @@ class FusedAdam:
     def __init__(self) -> None:
         self._plans: list[_Plan] = []
         self._sums: dict[int, ColumnSums] = {}
+        self._plan: _Plan | None = None  # of the latest step
+        self._latest: _Latest | None = None
 
     def column_sums(self, parameter: nn.Parameter) -> ColumnSums:
         """See `UnitAdam.column_sums`."""
         if id(parameter) not in self._sums:
             self._sums[id(parameter)] = ColumnSums(parameter)
             self._plans.clear()
+            self._latest = None
         return self._sums[id(parameter)]
 
     def step(
@@ -47,11 +50,33 @@ class FusedAdam:
                     self._plans.clear()  # which point to what was there before
             plan = _Plan(parameters, states, self._sums)
             self._plans = [plan, *self._plans[: MOST - 1]]
+        self._take(plan, group)
+        self._plan, self._latest = plan, None
+        return plan.left
+
+    def remember(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> None:
+        """What the step was of that was just taken, for `again`."""
+        plan = self._plan
+        if plan is not None and not plan.left and len(plan.parameters) == len(group["params"]):
+            own = [*states.values()]
+            gradients = [*map(_gradient, plan.parameters)]
+            self._latest = _Latest(stretch, group, plan, gradients, own, [*map(len, own)])
+
+    def again(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> bool:
+        """Take the step, if it is of what the one before was of, within a stretch (`Network.steady`); whether it is.
+
+        states: of all parameters of the optimizer; nothing but they and gradients can be others than before.
+        """
+        if self._latest is None or not self._latest.holds(group, states, stretch):
+            return False
+        self._take(self._latest.plan, group)
+        return True
+
+    def _take(self, plan: _Plan, group: Mapping[str, Any]) -> None:
         plan(group)
-        increment_version(parameters)
+        increment_version(plan.parameters)
         for known in plan.sums:
             known.version = known.of._version
-        return plan.left
 
 
 class ColumnSums:
@@ -83,13 +108,13 @@ class ColumnSums:
 class _Plan:
     """What is done with some parameters, as long as their tensors are these.
 
-    left: those that cannot be taken. sums: those of the others' columns that were asked for.
+    parameters: all of them. left: those that cannot be taken. sums: those of the others' columns that were asked for.
     """
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], sums: Mapping[int, ColumnSums]
     ):
-        self._parameters, self._found = [*parameters], _found(parameters, states)
+        self.parameters, self._found = [*parameters], _found(parameters, states)
         self._addresses = [*map(Tensor.data_ptr, parameters)]
         self.left: list[nn.Parameter] = []
         self.sums: list[ColumnSums] = []
@@ -108,8 +133,8 @@ class _Plan:
     def is_of(self, parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> bool:
         """Whether these are the parameters, and their tensors lie where they lay."""
         return (
-            len(parameters) == len(self._parameters)
-            and all(map(is_, parameters, self._parameters))
+            len(parameters) == len(self.parameters)
+            and all(map(is_, parameters, self.parameters))
             and len(found := _found(parameters, states)) == len(self._found)
             and all(map(is_, found, self._found))
             and [*map(Tensor.data_ptr, parameters)] == self._addresses
@@ -120,6 +145,28 @@ class _Plan:
         decay = 0.0 if group["decoupled"] else group["weight_decay"]
         for tables in self._tables:
             tables((group["lr"], beta1, beta2, group["eps"], decay))
+
+
+class _Latest(NamedTuple):
+    """What the latest step was of; states: of all parameters of the optimizer, sizes: how much is in each."""
+
+    stretch: object
+    group: dict[str, Any]
+    plan: _Plan
+    gradients: list[Tensor | None]
+    states: list[dict[str, Any]]
+    sizes: list[int]
+
+    def holds(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> bool:
+        """Whether the next one is of the same."""
+        return (
+            stretch is self.stretch
+            and group is self.group
+            and all(map(is_, map(_gradient, self.plan.parameters), self.gradients))
+            and len(states) == len(self.states)
+            and all(map(is_, states.values(), self.states))
+            and [*map(len, self.states)] == self.sizes
+        )
 
 
 def _found(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> list[Any]:

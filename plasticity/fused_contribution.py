@@ -55,18 +55,16 @@ class FusedContribution:
             if not self._still(network):
                 self._look(network, states)
             self._steady = steady
-        if not (sums is not None and sums is self._sums and self._columns_are_known()) and not self._read(network):
+        is_read = sums is not None and sums is self._sums
+        for columns in self._columns:
+            if columns.version != columns.of._version:
+                is_read = False
+        if not is_read and not self._read(network):
             return None
         self._count(self._address)
         if not self._total[0]:
             return NOTHING
         return {layer: n for layer, n in zip(self._layers, self._counts.tolist(), strict=True) if n}
-
-    def _columns_are_known(self) -> bool:
-        for columns in self._columns:  # noqa: SIM110  all() takes twice as long
-            if columns.version != columns.of._version:
-                return False
-        return True
 
     def _read(self, network: Network) -> bool:
         """Have the tasks read what there is to be counted in; whether there are any, and they can."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -65,31 +65,31 @@ def attach(intervention: Intervention, network: Network) -> _Handles:
     optimizer = network.optimizers[0]
 
     def before(*_: object) -> None:
-        _without_gradients(intervention.before_step, network)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                intervention.before_step(network)
+        else:
+            intervention.before_step(network)
 
     def after(*_: object) -> None:
-        _without_gradients(intervention.after_step, network)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                intervention.after_step(network)
+        else:
+            intervention.after_step(network)
 
     return _Handles([optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)])
-
-
-def _without_gradients(act: Callable[[Network], None], network: Network) -> None:
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            act(network)
-    else:
-        act(network)
 
 
 class Chain(nn.ModuleList, Intervention):
     """Several interventions, each in turn: `Chain([L2(1e-3), ContinualBackprop(network.layers)])`."""
 
     def before_step(self, network: Network) -> None:
-        for intervention in self:
+        for intervention in self._modules.values():
             intervention.before_step(network)  # type: ignore[operator]
 
     def after_step(self, network: Network) -> None:
-        for intervention in self:
+        for intervention in self._modules.values():
             intervention.after_step(network)  # type: ignore[operator]
 
     def notice_change(self) -> None:

@@ -35,6 +35,8 @@ class UnitAdam(Optimizer):
     fused: work on dense parameters on the CPU in one pass of our own, which equals torch's arithmetic but for rounding;
         without it this is done where something was reset only, and all else is torch's to the last bit.
 
+    steady: as `Network.steady`, of all of its parameters.
+
     Source: the need is stated by Dohare et al., Nature 632:768 (2024), Methods ("effective step size"); the AdamGnT of
     their code drops the bias correction, this one keeps it.
     """
@@ -57,6 +59,7 @@ class UnitAdam(Optimizer):
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
         super().__init__(params, defaults)
         self.fused = fused
+        self.steady: object | None = None
         self._in_one_pass = FusedAdam()
 
     add_param_group = without_compiler(Optimizer.add_param_group)
@@ -69,6 +72,7 @@ class UnitAdam(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # of a copy, or what load_state_dict puts into this one
         self.__dict__.setdefault("_in_one_pass", FusedAdam())
+        self.steady = None
 
     @with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -77,8 +81,13 @@ class UnitAdam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        steady = self.steady if self.fused else None
         for group in self.param_groups:
-            self._step_group(group)
+            if steady is None or group["decoupled"]:
+                self._step_group(group)
+            elif not self._in_one_pass.again(group, self.state, steady):
+                self._step_group(group)
+                self._in_one_pass.remember(group, self.state, steady)
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:

@@ -183,6 +183,45 @@ def test_room_for_sums_follows_the_parameter_and_empty_ones_have_none():
         assert torch.equal(optimizer.column_sums(empty).known(), torch.zeros(5))
 
 
+def test_within_a_stretch_whatever_may_change_is_followed():
+    ours, theirs = mlp().double(), mlp().double()
+    one = UnitAdam(ours.parameters(), lr=1e-2, weight_decay=1e-2, fused=True)
+    two = UnitAdam(theirs.parameters(), lr=1e-2, weight_decay=1e-2)
+    random, again = torch.Generator().manual_seed(0), []
+    step_again = one._in_one_pass.again
+    one._in_one_pass.again = lambda *given: again.append(step_again(*given)) or again[-1]
+    for step in range(24):
+        if step % 12 == 0:
+            one.steady = object()
+        if step == 4:
+            reset_some(one, torch.Generator().manual_seed(1)), reset_some(two, torch.Generator().manual_seed(1))
+        if step == 6:
+            one.state.pop(ours[0].weight), two.state.pop(theirs[0].weight)
+        if step == 8:
+            one.param_groups[0]["lr"] = two.param_groups[0]["lr"] = 1e-3
+        if step == 10:
+            stretch = one.steady
+            one.load_state_dict(one.state_dict())
+            one.steady = stretch
+        if step == 16:
+            one.column_sums(ours[2].weight)
+        if step == 18:
+            ours[0].bias.grad = theirs[0].bias.grad = None
+        if step == 20:
+            one.steady = None
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            if step == 0 or step == 14:
+                a.grad, b.grad = torch.empty_like(a), torch.empty_like(b)
+            if b.grad is not None:
+                a.grad.copy_(b.grad.normal_(generator=random))
+        one.step(), two.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
+            assert torch.equal(one.steps(a), two.steps(b))
+    changed = {0, 4, 6, 10, 12, 14, 16, 18, 19}
+    assert again == [step not in changed for step in range(20)]
+
+
 def test_a_copy_of_an_optimizer_steps_its_own_parameters():
     model = mlp()
     optimizer = UnitAdam(model.parameters(), fused=True)
