@@ -22,12 +22,14 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
+from agents.fast_mlp import INPUTS, Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
+from agents.fast_steps import Shift, Unattended, offer, shift
 from agents.policies import PlasticActorCriticPolicy
 from plasticity import Network, UnitAdam
 from plasticity.native import NATIVE, Table, Work, table, together
 
 NETWORKS = ("pi", "vf")
+TRIES = 4  # steps in a row whose hooks have to be called, until for the rest of an update nobody is asked any more
 
 
 def why_not_fast(model: Any) -> str | None:
@@ -120,26 +122,34 @@ class FastPPO:
             minibatch.settings(*settings)
         logged: list[tuple[float, ...]] = []
         kls: list[float] = []
-        go_on = True
+        most_kl = math.inf if model.target_kl is None else 1.5 * model.target_kl
+        go_on, tries, latest = True, TRIES, None
         optimizer: Any = policy.optimizer
         with _held_still([*policy.networks.values(), optimizer]), _knowing_squares(optimizer):
             for epoch in range(model.n_epochs):
                 kls = []
-                for batch in data.minibatches(model.batch_size):
-                    if (rows := len(batch[0])) not in self._minibatches:
+                left = data.minibatches(model.batch_size)
+                while left and go_on:
+                    if (rows := len(left[0][0])) not in self._minibatches:
                         self._minibatches[rows] = _Minibatch(self, rows)
                         self._minibatches[rows].settings(*settings)
                     minibatch = self._minibatches[rows]
-                    numbers, loss = minibatch(batch)
-                    logged.append((*numbers, loss))
-                    kls.append(numbers.kl)
-                    if model.target_kl is not None and kls[-1] > 1.5 * model.target_kl:
+                    told, is_open = list[tuple[float, ...]](), True
+                    if tries and minibatch is latest:  # methods look at where the latest pass wrote
+                        told, is_open = minibatch.unattended(left, optimizer, max_norm, most_kl)
+                        tries = TRIES if told else tries - 1
+                    if not told:
+                        told, is_open, latest = [minibatch(left[0])], True, minibatch
+                    logged += told
+                    kls += [numbers[2] for numbers in told]
+                    left = left[len(told) :]
+                    if kls[-1] > most_kl:
                         go_on = False
                         if model.verbose >= 1:
                             print(f"Early stopping at step {epoch} due to reaching max kl: {kls[-1]:.2f}")
-                        break
-                    optimizer.gradient_squares = minibatch.clip(max_norm)
-                    optimizer.step()
+                    elif is_open:
+                        optimizer.gradient_squares = minibatch.clip(max_norm)
+                        optimizer.step()
                 model._n_updates += 1
                 if not go_on:
                     break
@@ -204,6 +214,12 @@ class _Minibatch:
         )
         self._value_work = Work(*of_value)
         self._policy_work = {False: Work(*of_policy), True: Work(self._policy.normalize, *of_policy)}
+        told, kl = (self._policy.told, self._value.told), losses.Numbers._fields.index("kl")
+        clip = self.clip
+        self._unattended = {
+            normalized: Unattended((work, self._value_work), clip.scale, clip.squares, clip.factor, told, kl)
+            for normalized, work in self._policy_work.items()
+        }
         self._normalized = False
 
     def settings(self, policy: tuple[float, float], value: tuple[float, float], normalize: bool) -> None:
@@ -212,21 +228,51 @@ class _Minibatch:
         self._value.settings(*value)
         self._normalized = normalize and self._pi.rows > 1
 
-    def __call__(self, batch: tuple[Tensor, ...]) -> tuple[losses.Numbers, float]:
+    def __call__(self, batch: tuple[Tensor, ...]) -> tuple[float, ...]:
         """Work out the gradients; the policy's numbers and the value loss."""
+        self._prepare(batch)
+        together(self._policy_work[self._normalized], self._value_work)
+        self._tell(batch)
+        return (*self._policy.numbers, self._value.loss)
+
+    def unattended(
+        self, batches: Sequence[tuple[Tensor, ...]], optimizer: Any, max_norm: float, most_kl: float
+    ) -> tuple[list[tuple[float, ...]], bool]:
+        """Take steps of these, of which the first have as many rows: see `Unattended`. None, where hooks are needed."""
+        if (offered := offer(optimizer)) is None:
+            return [], False
+        times = sum(len(batch[0]) == self._pi.rows for batch in batches)
+        self._prepare(batches[0])
+        shifts = self._shifts(batches[0])
+        told, is_open = self._unattended[self._normalized](offered, times, shifts, max_norm, most_kl)
+        self._tell(batches[len(told) - 1])
+        if len(told) > is_open:
+            offered.attend(optimizer, len(told) - is_open)
+        return told, is_open
+
+    def _prepare(self, batch: tuple[Tensor, ...]) -> None:
         observations, actions, old_values, old_log_probs, advantages, returns = batch
-        passes = self._pi, self._vf
-        for own, network in zip(passes, self._networks, strict=True):
+        for own, network in zip((self._pi, self._vf), self._networks, strict=True):
             own.read(observations)
             own.keep_what_is_recorded(network)
         self._policy.prepare(actions, old_log_probs, advantages, self._normalized)
         self._value.prepare(old_values, returns)
-        together(self._policy_work[self._normalized], self._value_work)
-        for own, network in zip(passes, self._networks, strict=True):
+
+    def _shifts(self, batch: tuple[Tensor, ...]) -> list[Shift]:
+        observations, actions, old_values, old_log_probs, advantages, returns = batch
+        return [
+            *(shift(own.table, INPUTS, observations) for own in (self._pi, self._vf)),
+            *self._policy.shifts(actions, old_log_probs, advantages, self._normalized),
+            *self._value.shifts(old_values, returns),
+        ]
+
+    def _tell(self, batch: tuple[Tensor, ...]) -> None:
+        """What was worked out, of this minibatch at last."""
+        for own, network in zip((self._pi, self._vf), self._networks, strict=True):
+            own.read(batch[0])
             own.tell(network)
         if self._fast.log_std is not None:
             self._fast.log_std.grad = self._fast.to_log_std
-        return self._policy.numbers, self._value.loss
 
 
 class _Rollout:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agents.optimizers import owners
-from plasticity.native import NATIVE, Work, addressable, addresses_and_sizes, halves, table, together
+from plasticity.native import NATIVE, Tasks, Work, addressable, addresses_and_sizes, halves, table, together
 
 
 class GradientGuard:
@@ -45,25 +45,12 @@ class GradientGuard:
 
     def _watch(self, name: str, optimizer: Optimizer) -> None:
         self.steps[name] = 0
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        seem_finite = SquaresFinite()
-
-        def look(*_: object) -> None:
-            squares = getattr(optimizer, "gradient_squares", None)  # from who worked the gradients out and knows them
-            if squares is None:
-                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-                fine = not gradients or seem_finite(gradients)
-            else:
-                fine = math.isfinite(squares)
-            if not fine:
-                self._look_closely(name, parameters)
-            self.steps[name] += 1
-
-        handle = optimizer.register_step_pre_hook(look)
+        handle = optimizer.register_step_pre_hook(_Watch(self, name, optimizer).look)
         hooks: Any = optimizer._optimizer_step_pre_hooks  # an OrderedDict, called in its order
         hooks.move_to_end(handle.id, last=False)
 
-    def _look_closely(self, name: str, parameters: list[nn.Parameter]) -> None:
+    def look_closely(self, name: str, parameters: list[nn.Parameter]) -> None:
+        """Raise where a gradient of this optimizer is not finite."""
         bad = [
             self._names[id(parameter)]
             for parameter in parameters
@@ -75,6 +62,35 @@ class GradientGuard:
                 f"gradients of the {name} are no longer finite at gradient step {self.steps[name] + 1:,}, before the "
                 f"step was taken: that of {bad[0]}{rest}"
             )
+
+
+class _Watch:
+    """A guard's hook before the steps of one optimizer."""
+
+    def __init__(self, guard: GradientGuard, name: str, optimizer: Optimizer):
+        self._guard, self._name, self._optimizer = guard, name, optimizer
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._seem_finite = SquaresFinite()
+
+    def look(self, *_: object) -> None:
+        """Called by the optimizer."""
+        squares = getattr(self._optimizer, "gradient_squares", None)  # from who worked the gradients out and knows them
+        if squares is None:
+            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            fine = not gradients or self._seem_finite(gradients)
+        else:
+            fine = math.isfinite(squares)
+        if not fine:
+            self._guard.look_closely(self._name, self._parameters)
+        self._guard.steps[self._name] += 1
+
+    def unattended(self) -> Tasks | None:
+        """Nothing: steps that are taken without hooks end before one whose gradients are not finite."""
+        return ()
+
+    def attend(self, steps: int) -> None:
+        """So many steps have been taken without hooks."""
+        self._guard.steps[self._name] += steps
 
 
 def optimizers(model: BaseAlgorithm) -> dict[str, Optimizer]:

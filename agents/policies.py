@@ -28,6 +28,7 @@ from plasticity import (
     network_options,
     rebuild,
 )
+from plasticity.native import Tasks
 from plasticity.registry import Methods, build_intervention, take_first_weights
 from plasticity.settings import unknown
 
@@ -259,3 +260,11 @@ class _OwnPasses(Intervention):
     def after_step(self, network: Network) -> None:
         if self.acts:
             self.methods.after_step(network)
+
+    def unattended(self, network: Network) -> Tasks | None:
+        """See `plasticity.intervention.unattended`; each of such steps follows a pass."""
+        return self.methods.unattended(network)
+
+    def attend(self, network: Network) -> None:
+        """Steps have been taken."""
+        self.methods.attend(network)

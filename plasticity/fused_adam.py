@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from plasticity.native import NATIVE, Table, Work, addressable, halves, table, t
 _gradient = attrgetter("grad")
 FEW = 8_000  # weights for which a second thread is not worth asking
 MOST = 8  # plans remembered: one for each group of parameters, and some for those that have no gradient at times
+Halves: TypeAlias = tuple[tuple[Work, Work], bool | None]  # of some work; whether one thread does both, see `together`
 LONGEST = 200_000  # of the tables of bias corrections; those of counts beyond it are worked out one by one
 
 
@@ -54,15 +55,15 @@ class FusedAdam:
         self._plan, self._latest = plan, None
         return plan.left
 
-    def remember(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> None:
-        """What the step was of that was just taken, for `again`."""
+    def remember(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object | None) -> None:
+        """What the step was of that was just taken, for `again`; nothing outside of stretches."""
         plan = self._plan
-        if plan is not None and not plan.left and len(plan.parameters) == len(group["params"]):
+        if stretch is not None and plan is not None and not plan.left and len(plan.parameters) == len(group["params"]):
             own = [*states.values()]
             gradients = [*map(_gradient, plan.parameters)]
             self._latest = _Latest(stretch, group, plan, gradients, own, [*map(len, own)])
 
-    def again(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> bool:
+    def again(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object | None) -> bool:
         """Take the step, if it is of what the one before was of, within a stretch (`Network.steady`); whether it is.
 
         states: of all parameters of the optimizer; nothing but they and gradients can be others than before.
@@ -72,8 +73,24 @@ class FusedAdam:
         self._take(self._latest.plan, group)
         return True
 
+    def unattended(
+        self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object | None
+    ) -> Halves | None:
+        """What `again` would do, for native_steps.h; None where it would do nothing. `attend` comes after."""
+        if self._latest is None or not self._latest.holds(group, states, stretch):
+            return None
+        return self._latest.plan.prepared(group)
+
+    def attend(self) -> None:
+        """Note that parameters have changed by what `unattended` gave."""
+        if self._latest is not None:
+            self._note(self._latest.plan)
+
     def _take(self, plan: _Plan, group: Mapping[str, Any]) -> None:
         plan(group)
+        self._note(plan)
+
+    def _note(self, plan: _Plan) -> None:
         increment_version(plan.parameters)
         for known in plan.sums:
             known.version = known.of._version
@@ -141,10 +158,24 @@ class _Plan:
         )
 
     def __call__(self, group: Mapping[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        decay = 0.0 if group["decoupled"] else group["weight_decay"]
+        numbers = _numbers(group)
         for tables in self._tables:
-            tables((group["lr"], beta1, beta2, group["eps"], decay))
+            tables.prepare(numbers)
+            together(*tables.works, alone=tables.alone)
+
+    def prepared(self, group: Mapping[str, Any]) -> Halves | None:
+        """What it would do; None where that is more than one thing."""
+        if len(self._tables) != 1:
+            return None
+        (tables,) = self._tables
+        tables.prepare(_numbers(group))
+        return tables.works, tables.alone
+
+
+def _numbers(group: Mapping[str, Any]) -> tuple[float, ...]:
+    """lr, beta1, beta2, eps and decay."""
+    decay = 0.0 if group["decoupled"] else group["weight_decay"]
+    return (group["lr"], *group["betas"], group["eps"], decay)
 
 
 class _Latest(NamedTuple):
@@ -157,7 +188,7 @@ class _Latest(NamedTuple):
     states: list[dict[str, Any]]
     sizes: list[int]
 
-    def holds(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object) -> bool:
+    def holds(self, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]], stretch: object | None) -> bool:
         """Whether the next one is of the same."""
         return (
             stretch is self.stretch
@@ -197,20 +228,22 @@ class _Tables:
         every = np.array(rows, np.int64)
         sizes = every[:, 4] * every[:, 5]
         self._numbers, self._shares = np.empty(5), [_Share(part, kind) for part in halves(every, sizes)]
-        self._alone = sizes.sum() < FEW
+        self.works = (self._shares[0].work, self._shares[1].work)
+        self.alone = True if sizes.sum() < FEW else None
         for share in self._shares:
             share.task[2] = self._numbers.ctypes.data
-        self._betas = (-1.0, -1.0)
+        self._told: tuple[float, ...] = ()
 
-    def __call__(self, numbers: tuple[float, ...]) -> None:
-        """numbers: lr, beta1, beta2, eps and decay."""
+    def prepare(self, numbers: tuple[float, ...]) -> None:
+        """numbers: see `_numbers`."""
+        if numbers == self._told:
+            return
         self._numbers[:] = numbers
-        if numbers[1:3] != self._betas:
-            self._betas = (numbers[1], numbers[2])
+        if numbers[1:3] != self._told[1:3]:
             self._corrections = [corrections(numbers[1]), corrections(numbers[2], root=True)]
             for share in self._shares:
                 share.task[3:7] = [number for own in self._corrections for number in own.argument]
-        together(*(share.work for share in self._shares), alone=True if self._alone else None)
+        self._told = numbers
 
 
 class _Share:

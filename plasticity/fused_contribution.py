@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from plasticity.fused_adam import ColumnSums
 from plasticity.held import Held
 from plasticity.layers import CONVOLUTIONS, HiddenLayer, weight_of
-from plasticity.native import NATIVE, addressable, table
+from plasticity.native import NATIVE, Tasks, addressable, table
 from plasticity.network import Network
 from plasticity.optim import UnitAdam
 
@@ -62,9 +62,19 @@ class FusedContribution:
         if not is_read and not self._read(network):
             return None
         self._count(self._address)
+        return self.counts()
+
+    def counts(self) -> dict[HiddenLayer, int]:
+        """The layers that are to replace units since the latest minibatch, and how many."""
         if not self._total[0]:
             return NOTHING
         return {layer: n for layer, n in zip(self._layers, self._counts.tolist(), strict=True) if n}
+
+    def unattended(self, network: Network) -> Tasks | None:
+        """What counts in a minibatch whose sums lie where the latest's do; None where that has to be looked at."""
+        is_steady = network.steady is not None and network.steady is self._steady
+        is_read = self._sums is not None and self._sums is network.latest_sums
+        return ((self._count, self._task),) if is_steady and is_read else None
 
     def _read(self, network: Network) -> bool:
         """Have the tasks read what there is to be counted in; whether there are any, and they can."""

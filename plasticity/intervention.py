@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from plasticity.buffers import HostCounts
+from plasticity.native import Table, Tasks
 from plasticity.network import Network
+
+_HOOKS = {"before_step", "after_step"}
 
 
 @runtime_checkable
@@ -44,11 +45,65 @@ class Intervention(Protocol):
         return {}
 
 
-class _Handles:
-    """Handles that are removed together."""
+def unattended(intervention: Intervention, network: Network) -> Tasks | None:
+    """What compiled code can do in place of the hooks, in gradient steps that follow one another in it.
 
-    def __init__(self, handles: Iterable[RemovableHandle]):
-        self._handles = list(handles)
+    These are tasks of `plasticity.native`; each one's table begins with the address of a number that is not 0 once the
+    intervention is needed, which ends such steps. None, where hooks have to be called. A method that has more to offer
+    than to do nothing has a method of this name, `unattended(network)`, and `attend(network)`, called after the last
+    of such steps.
+    """
+    if not _HOOKS.isdisjoint(vars(intervention)):
+        return None  # put in the place of its kind's
+    own = getattr(intervention, "unattended", None)
+    if own is not None:
+        return own(network)  # type: ignore[no-any-return]
+    kind: Any = type(intervention)
+    idle = kind.before_step is Intervention.before_step and kind.after_step is Intervention.after_step
+    return () if idle else None
+
+
+def attend(intervention: Intervention, network: Network) -> None:
+    """Tell an intervention that steps have been taken as `unattended` has it."""
+    own = getattr(intervention, "attend", None)
+    if own is not None:
+        own(network)
+
+
+class Hooks:
+    """An intervention around each step of a network's first optimizer; `remove()` ends it."""
+
+    def __init__(self, intervention: Intervention, network: Network):
+        self._intervention, self._network = intervention, network
+        optimizer = network.optimizers[0]
+        self._handles = [
+            optimizer.register_step_pre_hook(self.before),
+            optimizer.register_step_post_hook(self.after),
+        ]
+
+    def before(self, *_: object) -> None:
+        """Called by the optimizer."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self._intervention.before_step(self._network)
+        else:
+            self._intervention.before_step(self._network)
+
+    def after(self, *_: object) -> None:
+        """Called by the optimizer."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self._intervention.after_step(self._network)
+        else:
+            self._intervention.after_step(self._network)
+
+    def unattended(self) -> Tasks | None:
+        """See `unattended`."""
+        return unattended(self._intervention, self._network)
+
+    def attend(self, steps: int) -> None:
+        """So many steps have been taken without hooks."""
+        attend(self._intervention, self._network)
 
     def remove(self) -> None:
         """Stop calling the intervention."""
@@ -56,29 +111,13 @@ class _Handles:
             handle.remove()
 
 
-def attach(intervention: Intervention, network: Network) -> _Handles:
+def attach(intervention: Intervention, network: Network) -> Hooks:
     """Call `intervention` around each step of the network's first optimizer; `remove()` of the result ends it.
 
     Copying an optimizer drops its hooks and copying a model copies neither: attach after copying.
     """
     _check(intervention)
-    optimizer = network.optimizers[0]
-
-    def before(*_: object) -> None:
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                intervention.before_step(network)
-        else:
-            intervention.before_step(network)
-
-    def after(*_: object) -> None:
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                intervention.after_step(network)
-        else:
-            intervention.after_step(network)
-
-    return _Handles([optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)])
+    return Hooks(intervention, network)
 
 
 class Chain(nn.ModuleList, Intervention):
@@ -91,6 +130,21 @@ class Chain(nn.ModuleList, Intervention):
     def after_step(self, network: Network) -> None:
         for intervention in self._modules.values():
             intervention.after_step(network)  # type: ignore[operator]
+
+    def unattended(self, network: Network) -> Tasks | None:
+        """See `unattended`."""
+        found: list[tuple[Any, Table]] = []
+        for intervention in self:
+            own = unattended(intervention, network)  # type: ignore[arg-type]
+            if own is None:
+                return None
+            found += own
+        return found
+
+    def attend(self, network: Network) -> None:
+        """See `attend`."""
+        for intervention in self:
+            attend(intervention, network)  # type: ignore[arg-type]
 
     def notice_change(self) -> None:
         for intervention in self:

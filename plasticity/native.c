@@ -155,5 +155,7 @@ INLINE void set_zero(const int64_t *entry, const int64_t *units, int64_t count) 
 #include "native_sac.h"
 #include "native_units.h"
 
+#include "native_steps.h"
+
 /* What import would call; this is a plain library, opened by its path. */
 EXPORT void *PyInit__native(void) { return 0; }

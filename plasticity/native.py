@@ -31,6 +31,7 @@ MISSING = (
     "(python -m pip install -e .)"
 )
 Table: TypeAlias = NDArray[np.int64]
+Tasks: TypeAlias = Sequence[tuple[Any, Table]]
 _ADDRESS, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _FRACTION, _BITS = Struct("d"), Struct("q")
 _LIST: list[Any] = [_ADDRESS, _COUNT]  # an array and its length
@@ -144,7 +145,7 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
     if found is None or found.origin is None:
         return {}, None
     library = ctypes.CDLL(found.origin)
-    if not hasattr(library, "share"):
+    if not hasattr(library, "take_steps"):
         return {}, None  # built from an earlier version
     sets = {}
     for kind in (torch.float32, torch.float64):
@@ -159,6 +160,7 @@ def _load() -> tuple[dict[torch.dtype, Native], Any]:
         sets[kind] = Native(**functions)
     library.together.argtypes, library.together.restype = [*_LIST, *_LIST, ctypes.c_int], None
     library.share.argtypes, library.share.restype = [*_LIST, _COUNT], None
+    library.take_steps.argtypes, library.take_steps.restype = _LIST, _COUNT
     library.take_thread_setter.argtypes, library.take_thread_setter.restype = [_COUNT, _ADDRESS], None
     return sets, library
 
@@ -188,6 +190,7 @@ NATIVE, _library = _load()
 _together: Any = None if _library is None else _library.together
 # share(tasks, how many, threads): so many threads do the same list of tasks at once; None: there are no other threads
 share: Callable[[int, int, int], None] | None = None if _library is None else _library.share
+take_steps: Callable[[int, int], int] | None = None if _library is None else _library.take_steps  # see native_steps.h
 BLAS = "" if _library is None else use(products(bool(_library.is_intel())))
 TORCHS = _torchs()  # addresses of what torch itself multiplies matrices with, where they are known
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
-from plasticity.fused_adam import ColumnSums, FusedAdam
+from plasticity.fused_adam import ColumnSums, FusedAdam, Halves
 from plasticity.stepping import with_hooks
 from plasticity.uncompiled import without_compiler
 
@@ -81,14 +81,21 @@ class UnitAdam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        steady = self.steady if self.fused else None
         for group in self.param_groups:
-            if steady is None or group["decoupled"]:
-                self._step_group(group)
-            elif not self._in_one_pass.again(group, self.state, steady):
+            steady = None if group["decoupled"] or not self.fused else self.steady
+            if steady is None or not self._in_one_pass.again(group, self.state, steady):
                 self._step_group(group)
                 self._in_one_pass.remember(group, self.state, steady)
         return loss
+
+    def unattended(self) -> Halves | None:
+        """The work of a step, for native_steps.h; None where `step` has to be called. `attend` comes afterwards."""
+        first, *others = self.param_groups
+        return None if others else self._in_one_pass.unattended(first, self.state, self.steady)
+
+    def attend(self) -> None:
+        """Tell torch that parameters have changed."""
+        self._in_one_pass.attend()
 
     def _step_group(self, group: dict[str, Any]) -> None:
         trained = [parameter for parameter in group["params"] if parameter.grad is not None]

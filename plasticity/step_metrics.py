@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from plasticity.intervention import Intervention
 from plasticity.metrics import update_ratio
+from plasticity.native import Tasks
 from plasticity.network import Network
 
 
@@ -51,6 +52,10 @@ class StepMetrics(Intervention):
             self._numbers[f"{name}update_ratio"] = update_ratio(_joined(before), _joined(after))
         self._before.clear()
         self._armed = False
+
+    def unattended(self, network: Network) -> Tasks | None:
+        """See `plasticity.intervention.unattended`."""
+        return None if self._armed else ()
 
     def telemetry(self) -> dict[str, float]:
         """The numbers of the last measured step; empty before the first."""

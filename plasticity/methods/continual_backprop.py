@@ -18,6 +18,7 @@ from plasticity.fused_replacement import FusedReplacement
 from plasticity.initialisation import INITIALISATIONS, uniform_bound
 from plasticity.intervention import Intervention, Randomness
 from plasticity.layers import HiddenLayer
+from plasticity.native import Tasks
 from plasticity.network import Network
 from plasticity.replacement import replace_units
 from plasticity.settings import SettingsError, check, from_mapping, setting
@@ -123,16 +124,29 @@ class ContinualBackprop(nn.Module, Intervention):
             )
 
     def after_step(self, network: Network) -> None:
-        counts: Mapping[HiddenLayer, Any] | None = None
-        if self._in_one_pass and (counts := self._contribution(network, self._states)) is not None:
-            if self._quiet:
-                self._quiet.clear()
-            if counts and self._replacement.takes(network, self._states, [*counts]):
-                self._replacement(network, counts, self.random)  # with the same draws as below
-                return
+        counts = self._contribution(network, self._states) if self._in_one_pass else None
         if counts is None:
-            counts = self._observe_and_spend(network)
+            self._spend_on(network, self._observe_and_spend(network), at_once=False)
+            return
+        if self._quiet:
+            self._quiet.clear()
         if counts:
+            self._spend_on(network, counts, at_once=True)
+
+    def unattended(self, network: Network) -> Tasks | None:
+        """See `plasticity.intervention.unattended`."""
+        is_own = type(self) is ContinualBackprop  # others' hooks may do other things
+        return self._contribution.unattended(network) if is_own and self._in_one_pass else None
+
+    def attend(self, network: Network) -> None:
+        """Replace the units that the latest minibatch has brought the budgets for."""
+        self._spend_on(network, self._contribution.counts(), at_once=True)
+
+    def _spend_on(self, network: Network, counts: Mapping[HiddenLayer, Any], *, at_once: bool) -> None:
+        """Replace so many units of these layers. at_once: whether `FusedContribution` has taken them."""
+        if at_once and counts and self._replacement.takes(network, self._states, [*counts]):
+            self._replacement(network, counts, self.random)  # with the same draws as below
+        elif counts:
             self._replace(network, {layer.name: self._pick(self.state(layer), n) for layer, n in counts.items()})
 
     def _observe_and_spend(self, network: Network) -> dict[HiddenLayer, Any]:

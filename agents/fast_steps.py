@@ -1,0 +1,126 @@
+"""Gradient steps of `agents.fast_ppo` one after the other in compiled code, for as long as nobody has to look at them.
+
+A step by step's own hooks goes through Python six times; in narrow networks that takes a third of it. Here passes,
+clipping, optimizer and what methods can hand over (`plasticity.intervention.unattended`) are done in one call, until a
+unit is to be replaced, gradients are not finite, or the policy has moved too far: the same work in the same order, to
+the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import optimizer as torchs
+
+from plasticity import UnitAdam
+from plasticity.native import Table, Tasks, Work, put, table, take_steps
+
+Numbers: TypeAlias = NDArray[np.float64]
+Shift: TypeAlias = tuple[int, int]  # the address of a number that is read, and how much it grows at each step
+# of native_steps.h
+METHODS, METHOD_COUNT, SHIFTS, SHIFT_COUNT, TOLD, TOLD_COUNT, INTO, SQUARES = range(12, 20)
+FACTOR, MOST_NORM, DIVERGENCE, MOST_DIVERGENCE, ALONE, STEP_ALONE, OPEN = range(20, 27)
+
+
+def shift(into: Table, place: int, tensor: Tensor) -> Shift:
+    """Of the address of a tensor that lies there in a table, to where the next one of its kind follows in memory."""
+    return into.ctypes.data + into.itemsize * place, tensor.numel() * tensor.element_size()
+
+
+class Unattended:
+    """Steps of minibatches that have as many rows.
+
+    passes, scale: the two halves of a step up to its gradients, and of their scaling by `factor`. squares: of all
+    gradients, two sums. told: arrays of what is told of each step, in a row; divergence: where the policy's is in it.
+    """
+
+    def __init__(
+        self,
+        passes: tuple[Work, Work],
+        scale: tuple[Work, Work],
+        squares: Numbers,
+        factor: Numbers,
+        told: Sequence[Numbers],
+        divergence: int,
+    ):
+        self._held = (passes, scale, told, squares, factor)
+        addresses = [array.ctypes.data + 8 * place for array in told for place in range(len(array))]
+        self._told = table(addresses)
+        self._table = table([0] * (OPEN + 1))
+        t = self._table
+        t[0:8] = [number for works in (passes, scale) for work in works for number in work.arguments]
+        t[TOLD], t[TOLD_COUNT] = self._told.ctypes.data, len(addresses)
+        t[SQUARES], t[FACTOR], t[DIVERGENCE] = squares.ctypes.data, factor.ctypes.data, addresses[divergence]
+
+    def __call__(
+        self, offer: Offer, times: int, shifts: Sequence[Shift], most_norm: float, most_divergence: float
+    ) -> tuple[list[tuple[float, ...]], bool]:
+        """Take at most so many steps; what is told of each, and whether the last of them was not taken.
+
+        Networks must be told of the last pass, and then `attend` those who watch. most_divergence: a step of more is
+        not taken, nor any after it.
+        """
+        one_thread = torch.get_num_threads() == 1
+        methods, numbers = Work(*offer.tasks), table([number for one in shifts for number in one])
+        into = np.empty((times, len(self._told)))
+        t, (first, second) = self._table, offer.works
+        t[8:14] = [*first.arguments, *second.arguments, *methods.arguments]
+        t[SHIFTS], t[SHIFT_COUNT], t[INTO] = numbers.ctypes.data, len(shifts), into.ctypes.data
+        t[ALONE], t[STEP_ALONE] = one_thread, one_thread if offer.alone is None else offer.alone
+        put(t, MOST_NORM, float(most_norm))
+        put(t, MOST_DIVERGENCE, float(most_divergence))
+        assert take_steps is not None
+        steps = take_steps(t.ctypes.data, times)
+        return [*map(tuple, into[:steps].tolist())], bool(t[OPEN])
+
+
+class Offer(NamedTuple):
+    """What an optimizer and those who watch its steps hand over: its two halves of a step, and their tasks.
+
+    alone: whether one thread is to do both halves; None: where torch has no more. watching: see `watchers`.
+    """
+
+    works: tuple[Work, Work]
+    alone: bool | None
+    tasks: Tasks
+    watching: Sequence[Any]
+
+    def attend(self, optimizer: UnitAdam, steps: int) -> None:
+        """Tell all of them that so many steps, at least one, have been taken."""
+        optimizer.attend()
+        for one in self.watching:
+            one.attend(steps)
+
+
+def offer(optimizer: UnitAdam) -> Offer | None:
+    """None where hooks have to be called."""
+    if (watching := watchers(optimizer)) is None:
+        return None
+    tasks: list[tuple[Any, Table]] = []
+    for one in watching:
+        if (own := one.unattended()) is None:
+            return None
+        tasks += own
+    work = optimizer.unattended()
+    return None if work is None else Offer(*work, tasks, watching)
+
+
+def watchers(optimizer: UnitAdam) -> list[Any] | None:
+    """Whose hooks an optimizer has, each once and in order; None where any of them has to be called."""
+    own: Any = optimizer
+    if type(optimizer) is not UnitAdam or "step" in vars(optimizer):
+        return None
+    if any(getattr(torchs, f"_global_optimizer_{when}_hooks", None) for when in ("pre", "post")):
+        return None
+    found: dict[int, Any] = {}
+    for hook in (*own._optimizer_step_pre_hooks.values(), *own._optimizer_step_post_hooks.values()):
+        one = getattr(hook, "__self__", None)
+        if not hasattr(one, "unattended"):
+            return None
+        found[id(one)] = one
+    return [*found.values()]
