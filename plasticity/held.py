@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import is_
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-Place: TypeAlias = tuple[Mapping[Any, Any], Any]  # a mapping and a key of it
+Place: TypeAlias = tuple[dict[Any, Any], Any]  # a mapping and a key of it
 
 
 class Held:
     """Whatever lies in some places, such as `(module._parameters, "weight")`: tensors, or what they depend on."""
 
     def __init__(self, places: Iterable[Place]):
-        self._places = [*places]
+        places = [*places]
+        self._mappings, self._keys = [of for of, _ in places], [key for _, key in places]
         self._found = self._look()
         self.tensors: list[Tensor] = [own for own in self._found if isinstance(own, Tensor)]
         self._sized = [own for own in self._found if isinstance(own, dict)]
@@ -26,7 +27,7 @@ class Held:
         return all(map(is_, self._look(), self._found)) and self._ask() == self._facts
 
     def _look(self) -> list[Any]:
-        return [of.get(key) for of, key in self._places]
+        return [*map(dict.get, self._mappings, self._keys)]
 
     def _ask(self) -> list[int]:
         tensors = self.tensors
