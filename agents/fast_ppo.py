@@ -22,8 +22,8 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from agents import fast_losses as losses
-from agents.fast_mlp import INPUTS, Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
-from agents.fast_steps import Shift, Unattended, offer, shift
+from agents.fast_minibatch import Minibatch
+from agents.fast_mlp import Exact, MLPPass, PlainMLP, act_together, acting, in_rows, is_free, why_not_plain
 from agents.policies import PlasticActorCriticPolicy
 from plasticity import Network, UnitAdam
 from plasticity.native import NATIVE, Table, Work, table, together
@@ -73,7 +73,7 @@ class FastPPO:
         self.dtype = self.pi.parameters[0].dtype
         self._acting: dict[int, tuple[MLPPass | Exact, ...]] = {}
         self._spreads: dict[bytes, tuple[Tensor, Tensor, Tensor]] = {}
-        self._minibatches: dict[int, _Minibatch] = {}
+        self._minibatches: dict[int, Minibatch] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a policy makes its own."""
@@ -125,13 +125,13 @@ class FastPPO:
         most_kl = math.inf if model.target_kl is None else 1.5 * model.target_kl
         go_on, tries, latest = True, TRIES, None
         optimizer: Any = policy.optimizer
-        with _held_still([*policy.networks.values(), optimizer]), _knowing_squares(optimizer):
+        with _held_still([*policy.networks.values(), optimizer]), self._settled(optimizer):
             for epoch in range(model.n_epochs):
                 kls = []
                 left = data.minibatches(model.batch_size)
                 while left and go_on:
                     if (rows := len(left[0][0])) not in self._minibatches:
-                        self._minibatches[rows] = _Minibatch(self, rows)
+                        self._minibatches[rows] = self._minibatch(left[0])
                         self._minibatches[rows].settings(*settings)
                     minibatch = self._minibatches[rows]
                     told, is_open = list[tuple[float, ...]](), True
@@ -139,6 +139,8 @@ class FastPPO:
                         told, is_open = minibatch.unattended(left, optimizer, max_norm, most_kl)
                         tries = TRIES if told else tries - 1
                     if not told:
+                        if latest is not None:
+                            latest.settle(optimizer)
                         told, is_open, latest = [minibatch(left[0])], True, minibatch
                     logged += told
                     kls += [numbers[2] for numbers in told]
@@ -154,6 +156,21 @@ class FastPPO:
                 if not go_on:
                     break
         self._log(model, logged, kls, clip)
+
+    def _minibatch(self, like: tuple[Tensor, ...]) -> Minibatch:
+        pi, vf = (self.policy.networks[name] for name in NETWORKS)
+        return Minibatch((pi, vf), (self.pi, self.vf), (self.log_std, self.to_log_std), like)
+
+    @contextmanager
+    def _settled(self, optimizer: Any) -> Iterator[None]:
+        """Inside the block an optimizer is told its gradients' squares: see `agents.GradientGuard`. At its end all are
+        told of steps that nobody attended."""
+        try:
+            yield
+        finally:
+            for minibatch in self._minibatches.values():
+                minibatch.settle(optimizer)
+            optimizer.gradient_squares = None
 
     def _log(self, model: Any, logged: list[tuple[float, ...]], kls: list[float], clip: float) -> None:
         policy_loss, clipped, _, entropy, value_loss = np.mean(logged, axis=0).tolist()
@@ -185,94 +202,6 @@ def _held_still(owners: Sequence[Network | UnitAdam]) -> Iterator[None]:
     finally:
         for owner in owners:
             owner.steady = None
-
-
-@contextmanager
-def _knowing_squares(optimizer: Any) -> Iterator[None]:
-    """Inside the block an optimizer is told the sum of its gradients' squares: see `agents.GradientGuard`."""
-    try:
-        yield
-    finally:
-        optimizer.gradient_squares = None
-
-
-class _Minibatch:
-    """Room for the gradients of a minibatch of `rows`: the policy's on one thread, the value function's on another."""
-
-    def __init__(self, fast: FastPPO, rows: int):
-        self._fast, self._networks = fast, [fast.policy.networks[name] for name in NETWORKS]
-        self._pi, self._vf = pi, vf = MLPPass(fast.pi, rows), MLPPass(fast.vf, rows)
-        own = [] if fast.to_log_std is None else [fast.to_log_std]
-        self.clip = losses.Clip(([*fast.pi.gradients, *own], fast.vf.gradients))
-        self._policy = losses.PolicyLoss(pi.outputs[0], pi.to_outputs[0], fast.log_std, fast.to_log_std)
-        self._value = losses.ValueLoss(vf.outputs[0], vf.to_outputs[0])
-        of_policy, of_value = (
-            [(of.native.forward, of.table), task, (of.native.backward, of.table), measure]
-            for of, task, measure in zip(
-                (pi, vf), (self._policy.task, self._value.task), self.clip.measure, strict=True
-            )
-        )
-        self._value_work = Work(*of_value)
-        self._policy_work = {False: Work(*of_policy), True: Work(self._policy.normalize, *of_policy)}
-        told, kl = (self._policy.told, self._value.told), losses.Numbers._fields.index("kl")
-        clip = self.clip
-        self._unattended = {
-            normalized: Unattended((work, self._value_work), clip.scale, clip.squares, clip.factor, told, kl)
-            for normalized, work in self._policy_work.items()
-        }
-        self._normalized = False
-
-    def settings(self, policy: tuple[float, float], value: tuple[float, float], normalize: bool) -> None:
-        """Clip range and coefficient of either loss, and whether advantages are normalised, from now on."""
-        self._policy.settings(*policy)
-        self._value.settings(*value)
-        self._normalized = normalize and self._pi.rows > 1
-
-    def __call__(self, batch: tuple[Tensor, ...]) -> tuple[float, ...]:
-        """Work out the gradients; the policy's numbers and the value loss."""
-        self._prepare(batch)
-        together(self._policy_work[self._normalized], self._value_work)
-        self._tell(batch)
-        return (*self._policy.numbers, self._value.loss)
-
-    def unattended(
-        self, batches: Sequence[tuple[Tensor, ...]], optimizer: Any, max_norm: float, most_kl: float
-    ) -> tuple[list[tuple[float, ...]], bool]:
-        """Take steps of these, of which the first have as many rows: see `Unattended`. None, where hooks are needed."""
-        if (offered := offer(optimizer)) is None:
-            return [], False
-        times = sum(len(batch[0]) == self._pi.rows for batch in batches)
-        self._prepare(batches[0])
-        shifts = self._shifts(batches[0])
-        told, is_open = self._unattended[self._normalized](offered, times, shifts, max_norm, most_kl)
-        self._tell(batches[len(told) - 1])
-        if len(told) > is_open:
-            offered.attend(optimizer, len(told) - is_open)
-        return told, is_open
-
-    def _prepare(self, batch: tuple[Tensor, ...]) -> None:
-        observations, actions, old_values, old_log_probs, advantages, returns = batch
-        for own, network in zip((self._pi, self._vf), self._networks, strict=True):
-            own.read(observations)
-            own.keep_what_is_recorded(network)
-        self._policy.prepare(actions, old_log_probs, advantages, self._normalized)
-        self._value.prepare(old_values, returns)
-
-    def _shifts(self, batch: tuple[Tensor, ...]) -> list[Shift]:
-        observations, actions, old_values, old_log_probs, advantages, returns = batch
-        return [
-            *(shift(own.table, INPUTS, observations) for own in (self._pi, self._vf)),
-            *self._policy.shifts(actions, old_log_probs, advantages, self._normalized),
-            *self._value.shifts(old_values, returns),
-        ]
-
-    def _tell(self, batch: tuple[Tensor, ...]) -> None:
-        """What was worked out, of this minibatch at last."""
-        for own, network in zip((self._pi, self._vf), self._networks, strict=True):
-            own.read(batch[0])
-            own.tell(network)
-        if self._fast.log_std is not None:
-            self._fast.log_std.grad = self._fast.to_log_std
 
 
 class _Rollout:

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.optim import optimizer as torchs
 
 from plasticity import UnitAdam
-from plasticity.native import Table, Tasks, Work, put, table, take_steps
+from plasticity.native import Table, Work, put, table, take_steps
 
 Numbers: TypeAlias = NDArray[np.float64]
 Shift: TypeAlias = tuple[int, int]  # the address of a number that is read, and how much it grows at each step
 # of native_steps.h
 METHODS, METHOD_COUNT, SHIFTS, SHIFT_COUNT, TOLD, TOLD_COUNT, INTO, SQUARES = range(12, 20)
-FACTOR, MOST_NORM, DIVERGENCE, MOST_DIVERGENCE, ALONE, STEP_ALONE, OPEN = range(20, 27)
+FACTOR, MOST_NORM, DIVERGENCE, MOST_DIVERGENCE, ALONE, STEP_ALONE, ENDING = range(20, 27)
+ALL_TAKEN, OPEN, NEEDED = range(3)
 
 
 def shift(into: Table, place: int, tensor: Tensor) -> Shift:
@@ -37,6 +38,7 @@ class Unattended:
 
     passes, scale: the two halves of a step up to its gradients, and of their scaling by `factor`. squares: of all
     gradients, two sums. told: arrays of what is told of each step, in a row; divergence: where the policy's is in it.
+    shifts: from one minibatch to the next.
     """
 
     def __init__(
@@ -47,36 +49,40 @@ class Unattended:
         factor: Numbers,
         told: Sequence[Numbers],
         divergence: int,
+        shifts: Sequence[Shift],
     ):
         self._held = (passes, scale, told, squares, factor)
         addresses = [array.ctypes.data + 8 * place for array in told for place in range(len(array))]
-        self._told = table(addresses)
-        self._table = table([0] * (OPEN + 1))
+        self._told, self._shifts = table(addresses), table([number for one in shifts for number in one])
+        self._table = table([0] * (ENDING + 1))
+        self._address: int = self._table.ctypes.data
+        self._into = np.empty((0, len(addresses)))
         t = self._table
         t[0:8] = [number for works in (passes, scale) for work in works for number in work.arguments]
+        t[SHIFTS], t[SHIFT_COUNT] = self._shifts.ctypes.data, len(shifts)
         t[TOLD], t[TOLD_COUNT] = self._told.ctypes.data, len(addresses)
         t[SQUARES], t[FACTOR], t[DIVERGENCE] = squares.ctypes.data, factor.ctypes.data, addresses[divergence]
 
-    def __call__(
-        self, offer: Offer, times: int, shifts: Sequence[Shift], most_norm: float, most_divergence: float
-    ) -> tuple[list[tuple[float, ...]], bool]:
-        """Take at most so many steps; what is told of each, and whether the last of them was not taken.
-
-        Networks must be told of the last pass, and then `attend` those who watch. most_divergence: a step of more is
-        not taken, nor any after it.
-        """
+    def begin(self, offered: Offer, most_norm: float, most_divergence: float) -> None:
+        """Say what is done in the steps to come. most_divergence: a step of more is not taken, nor any after it."""
         one_thread = torch.get_num_threads() == 1
-        methods, numbers = Work(*offer.tasks), table([number for one in shifts for number in one])
-        into = np.empty((times, len(self._told)))
-        t, (first, second) = self._table, offer.works
-        t[8:14] = [*first.arguments, *second.arguments, *methods.arguments]
-        t[SHIFTS], t[SHIFT_COUNT], t[INTO] = numbers.ctypes.data, len(shifts), into.ctypes.data
-        t[ALONE], t[STEP_ALONE] = one_thread, one_thread if offer.alone is None else offer.alone
+        t, (first, second) = self._table, offered.works
+        t[8:14] = [*first.arguments, *second.arguments, *offered.methods.arguments]
+        t[ALONE], t[STEP_ALONE] = one_thread, one_thread if offered.alone is None else offered.alone
         put(t, MOST_NORM, float(most_norm))
         put(t, MOST_DIVERGENCE, float(most_divergence))
+
+    def __call__(self, times: int) -> tuple[list[tuple[float, ...]], int]:
+        """Take at most so many steps; what is told of each, and why there are no more.
+
+        OPEN: the last of them was not taken. NEEDED: a method is.
+        """
+        if len(self._into) < times:
+            self._into = np.empty((times, len(self._told)))
+            self._table[INTO] = self._into.ctypes.data
         assert take_steps is not None
-        steps = take_steps(t.ctypes.data, times)
-        return [*map(tuple, into[:steps].tolist())], bool(t[OPEN])
+        steps = take_steps(self._address, times)
+        return [*map(tuple, self._into[:steps].tolist())], int(self._table[ENDING])
 
 
 class Offer(NamedTuple):
@@ -87,7 +93,7 @@ class Offer(NamedTuple):
 
     works: tuple[Work, Work]
     alone: bool | None
-    tasks: Tasks
+    methods: Work
     watching: Sequence[Any]
 
     def attend(self, optimizer: UnitAdam, steps: int) -> None:
@@ -107,7 +113,7 @@ def offer(optimizer: UnitAdam) -> Offer | None:
             return None
         tasks += own
     work = optimizer.unattended()
-    return None if work is None else Offer(*work, tasks, watching)
+    return None if work is None else Offer(*work, Work(*tasks), watching)
 
 
 def watchers(optimizer: UnitAdam) -> list[Any] | None:
