@@ -52,7 +52,8 @@ class Minibatch:
             )
             for normalized, work in self._policy_work.items()
         }
-        self._offered: Offer | None = None  # for steps that nobody attends
+        self._offered: Offer | None = None  # for steps that nobody attends; and the latest one
+        self._latest: Offer | None = None
         self._taken, self._last = 0, like  # so many of them, of which nobody was told yet, and the last one's minibatch
         self._normalized = False
 
@@ -76,9 +77,9 @@ class Minibatch:
         taken. None, where hooks are needed. In the end `settle` them."""
         steps = self._steps[self._normalized]
         if self._offered is None:
-            if (offered := offer(optimizer)) is None:
+            if (offered := offer(optimizer, self._latest)) is None:
                 return [], True
-            self._offered, self._taken = offered, 0
+            self._offered, self._latest, self._taken = offered, offered, 0
             steps.begin(offered, max_norm, most_kl)
         self._prepare(batches[0])
         told, ending = steps(sum(len(batch[0]) == self._pi.rows for batch in batches))

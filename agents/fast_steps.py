@@ -8,7 +8,8 @@ the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -88,13 +89,15 @@ class Unattended:
 class Offer(NamedTuple):
     """What an optimizer and those who watch its steps hand over: its two halves of a step, and their tasks.
 
-    alone: whether one thread is to do both halves; None: where torch has no more. watching: see `watchers`.
+    alone: whether one thread is to do both halves; None: where torch has no more. watching: whose hooks they are.
     """
 
     works: tuple[Work, Work]
     alone: bool | None
     methods: Work
-    watching: Sequence[Any]
+    tables: list[Table]  # of the methods' tasks
+    hooks: list[Any]
+    watching: list[Any]
 
     def attend(self, optimizer: UnitAdam, steps: int) -> None:
         """Tell all of them that so many steps, at least one, have been taken."""
@@ -103,30 +106,36 @@ class Offer(NamedTuple):
             one.attend(steps)
 
 
-def offer(optimizer: UnitAdam) -> Offer | None:
-    """None where hooks have to be called."""
-    if (watching := watchers(optimizer)) is None:
+def offer(optimizer: UnitAdam, before: Offer | None = None) -> Offer | None:
+    """None where hooks have to be called. before: the latest one, of which most may still hold."""
+    own: Any = optimizer
+    if type(optimizer) is not UnitAdam or "step" in vars(optimizer) or any(_of_all_optimizers()):
+        return None
+    hooks = [*own._optimizer_step_pre_hooks.values(), *own._optimizer_step_post_hooks.values()]
+    is_as_before = before is not None and len(hooks) == len(before.hooks) and all(map(is_, hooks, before.hooks))
+    watching = before.watching if before is not None and is_as_before else watchers(hooks)
+    if watching is None:
         return None
     tasks: list[tuple[Any, Table]] = []
     for one in watching:
-        if (own := one.unattended()) is None:
+        if (found := one.unattended()) is None:
             return None
-        tasks += own
-    work = optimizer.unattended()
-    return None if work is None else Offer(*work, Work(*tasks), watching)
+        tasks += found
+    if (work := optimizer.unattended()) is None:
+        return None
+    tables = [table for _, table in tasks]
+    is_as_before = before is not None and len(tables) == len(before.tables) and all(map(is_, tables, before.tables))
+    methods = before.methods if before is not None and is_as_before else Work(*tasks)
+    return Offer(*work, methods, tables, hooks, watching)
 
 
-def watchers(optimizer: UnitAdam) -> list[Any] | None:
-    """Whose hooks an optimizer has, each once and in order; None where any of them has to be called."""
-    own: Any = optimizer
-    if type(optimizer) is not UnitAdam or "step" in vars(optimizer):
-        return None
-    if any(getattr(torchs, f"_global_optimizer_{when}_hooks", None) for when in ("pre", "post")):
-        return None
-    found: dict[int, Any] = {}
-    for hook in (*own._optimizer_step_pre_hooks.values(), *own._optimizer_step_post_hooks.values()):
-        one = getattr(hook, "__self__", None)
-        if not hasattr(one, "unattended"):
-            return None
-        found[id(one)] = one
-    return [*found.values()]
+def watchers(hooks: Iterable[Any]) -> list[Any] | None:
+    """Whose hooks they are, each once and in order; None where any of them has to be called."""
+    owners = {id(owner): owner for owner in (getattr(hook, "__self__", None) for hook in hooks)}
+    return [*owners.values()] if all(hasattr(owner, "unattended") for owner in owners.values()) else None
+
+
+def _of_all_optimizers() -> Iterator[Any]:
+    """Hooks around the steps of all there are."""
+    for when in ("pre", "post"):
+        yield getattr(torchs, f"_global_optimizer_{when}_hooks", None)

@@ -53,7 +53,7 @@ def unattended(intervention: Intervention, network: Network) -> Tasks | None:
     than to do nothing has a method of this name, `unattended(network)`, and `attend(network)`, called after the last
     of such steps.
     """
-    if not _HOOKS.isdisjoint(vars(intervention)):
+    if not _HOOKS.isdisjoint(getattr(intervention, "__dict__", ())):
         return None  # put in the place of its kind's
     own = getattr(intervention, "unattended", None)
     if own is not None:

@@ -45,7 +45,7 @@ EXPORT int64_t take_steps(int64_t *t, int64_t times) {
         both(t + STEP, t[STEP_ALONE]);
         run_all(methods, t[METHOD_COUNT]);
         for (int64_t i = 0; i < t[METHOD_COUNT]; i++)
-            if (**(const int64_t *const *)methods[2 * i + 1]) t[ENDING] = NEEDED;
+            if (*(const int64_t *)*(const int64_t *)methods[2 * i + 1]) t[ENDING] = NEEDED;
         if (t[ENDING] == NEEDED) return step + 1;
     }
     return times;
