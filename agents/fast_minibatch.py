@@ -68,6 +68,11 @@ class Minibatch:
         self._prepare(batch)
         together(self._policy_work[self._normalized], self._value_work)
         self._tell(batch)
+        for one in (self._pi, self._vf):
+            one.mlp.give_gradients()
+        log_std, to_log_std = self._log_std
+        if log_std is not None:
+            log_std.grad = to_log_std
         return (*self._policy.numbers, self._value.loss)
 
     def unattended(
@@ -117,6 +122,3 @@ class Minibatch:
         for own, network in zip((self._pi, self._vf), self._networks, strict=True):
             own.read(batch[0])
             own.tell(network)
-        log_std, to_log_std = self._log_std
-        if log_std is not None:
-            log_std.grad = to_log_std

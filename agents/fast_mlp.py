@@ -116,8 +116,7 @@ class MLPPass:
             put(self.table, LAYERS + COLUMNS * place + column, tensor.data_ptr())
 
     def tell(self, network: Network) -> None:
-        """After a backward pass: make its gradients the parameters', and tell what hooks would have recorded."""
-        self.mlp.give_gradients()
+        """After a backward pass: tell what hooks would have recorded."""
         layers = self.mlp.layers
         # other tensors each time: by that a method knows that there was a pass
         hidden = {layer.name: h.detach() for layer, h in zip(layers, self.hidden, strict=True)}

@@ -217,6 +217,7 @@ class _Step:
         critic_loss = self.loss.critics(self.rewards, self.dones, discounts, next_log_prob, temperature)
         together(*self.back)
         for critic, network in zip(self.critics, self.networks, strict=True):
+            critic.mlp.give_gradients()
             critic.tell(network)
         model.critic.optimizer.step()
 
@@ -227,6 +228,7 @@ class _Step:
         squashed.slopes(self.actor.outputs[1], self.to_actions, temperature / rows, self.first.to_outputs)
         together(NO_WORK, self.from_heads)
         together(*self.actors)
+        self.first.mlp.give_gradients()
         self.first.tell(actor)
         model.actor.optimizer.step()
         return [temperature, actor_loss, critic_loss, *own_loss]

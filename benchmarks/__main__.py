@@ -1,7 +1,7 @@
 """How fast Pliant is beside its peers: `make bench`, or
 
-python -m benchmarks                     # all rows and the scaling curves, about 17 minutes of two cores
-python -m benchmarks --quick             # a first look, 3 minutes; writes nothing
+python -m benchmarks                     # all rows and the scaling curves, about half an hour of two cores
+python -m benchmarks --quick             # a first look, about 6 minutes; writes nothing
 python -m benchmarks --only ppo --only scaling
 python -m benchmarks --lop PATH          # the published code too, from a checkout at PATH
 

@@ -10,6 +10,7 @@ from benchmarks.rows import SIZES, Result, result
 from benchmarks.turns import Child, Entry, Turn, children, gains, speeds, spread, take_turns
 
 Advance = Callable[[float], None]
+SLOW = ("width_1024", "depth_8")
 TURNS_OF_A_PAIR = 10  # and the one that is dropped: the second measurement of a run falls into the last of them
 
 
@@ -74,7 +75,8 @@ def other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
     """The same, and the share of metrics, in narrow, wide, shallow and deep networks."""
     found = {}
     for name, size in SIZES.items():
-        both = _with_and_without(plan.turns(40), lambda share: advance(share / len(SIZES)), **size)
+        turns = plan.turns(40 if name in SLOW else 80)
+        both = _with_and_without(turns, lambda share: advance(share / len(SIZES)), **size)
         found |= {f"cbp_{name}": _share_of_cbp(both), f"metrics_{name}": _share_of_metrics(both[0])}
     return found
 
@@ -164,7 +166,7 @@ PARTS = (
     Part(("ppo", "ppo_one", "ppo_sbx", "ppo_lop", "ppo_update", "metrics"), 220, ppo),
     Part(("sac", "sac_sbx", "sac_update"), 130, sac),
     Part(("cbp",), 70, cbp),
-    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 575, other_sizes),
+    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 700, other_sizes),
     Part(("batched",), 30, batched),
     Part(("wrapper",), 40, wrapper),
     Part(("adam",), 15, adam),
