@@ -36,46 +36,74 @@ CLONED static void NAME(rectify)(REAL *restrict z, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++) z[i] = z[i] < 0 ? 0 : z[i]; /* NaN passes, as in torch */
 }
 
-/* The same, and the sums over the rows of what comes of it, as `sum_units` has them. */
-CLONED static void NAME(rectify_and_sum)(REAL *restrict z, int64_t rows, int64_t units, REAL *restrict sums) {
+CLONED static void NAME(squash)(REAL *restrict z, int64_t numbers) {
+    for (int64_t i = 0; i < numbers; i++) z[i] = TANH(z[i]);
+}
+
+/* The same of x W^T + b, where b has still to be added. */
+CLONED static void NAME(add)(REAL *restrict z, const REAL *restrict bias, int64_t rows, int64_t units) {
+    for (int64_t row = 0; row < rows; row++, z += units)
+        for (int64_t i = 0; i < units; i++) z[i] += bias[i];
+}
+
+CLONED static void NAME(add_and_rectify)(REAL *restrict z, const REAL *restrict bias, int64_t rows, int64_t units) {
+    for (int64_t row = 0; row < rows; row++, z += units)
+        for (int64_t i = 0; i < units; i++) {
+            const REAL sum = z[i] + bias[i];
+            z[i] = sum < 0 ? 0 : sum;
+        }
+}
+
+/* And the sums over the rows of what comes of it, as `sum_units` has them. */
+CLONED static void NAME(add_rectify_and_sum)(REAL *restrict z, const REAL *restrict bias, int64_t rows, int64_t units,
+                                             REAL *restrict sums) {
     REAL *restrict total = sums + units;
     int64_t row = 0;
     for (int64_t i = 0; i < units; i++) total[i] = 0;
     for (; row + 4 <= rows; row += 4) {
         REAL *restrict a = z + row * units, *restrict b = a + units, *restrict c = b + units, *restrict d = c + units;
         for (int64_t i = 0; i < units; i++) {
-            a[i] = a[i] < 0 ? 0 : a[i];
-            b[i] = b[i] < 0 ? 0 : b[i];
-            c[i] = c[i] < 0 ? 0 : c[i];
-            d[i] = d[i] < 0 ? 0 : d[i];
+            const REAL p = a[i] + bias[i], q = b[i] + bias[i], r = c[i] + bias[i], s = d[i] + bias[i];
+            a[i] = p < 0 ? 0 : p;
+            b[i] = q < 0 ? 0 : q;
+            c[i] = r < 0 ? 0 : r;
+            d[i] = s < 0 ? 0 : s;
             total[i] += (a[i] + b[i]) + (c[i] + d[i]);
         }
     }
     for (; row < rows; row++) {
         REAL *restrict a = z + row * units;
-        for (int64_t i = 0; i < units; i++) total[i] += a[i] = a[i] < 0 ? 0 : a[i];
+        for (int64_t i = 0; i < units; i++) {
+            const REAL p = a[i] + bias[i];
+            total[i] += a[i] = p < 0 ? 0 : p;
+        }
     }
     for (int64_t i = 0; i < units; i++) sums[i] = total[i];
-}
-
-CLONED static void NAME(squash)(REAL *restrict z, int64_t numbers) {
-    for (int64_t i = 0; i < numbers; i++) z[i] = TANH(z[i]);
 }
 
 CLONED EXPORT void NAME(forward)(const int64_t *t) {
     const REAL *x = (const REAL *)t[INPUTS];
     int64_t apart = t[APART];
     const int64_t rows = t[ROWS], *l = t + LAYERS;
-    const NAME(gemm_t) gemm = t[GEMM] ? (NAME(gemm_t))t[GEMM] : NAME(gemm);
     for (int64_t layer = 0; layer < t[DEPTH] + t[HEADS]; layer++, l += COLUMNS) {
         REAL *out = (REAL *)l[OUTPUT];
-        NAME(start_with)((const REAL *)l[BIAS], rows, l[OUT], out);
-        NAME(product_by)(gemm, x, apart, 0, (const REAL *)l[WEIGHT], l[IN], 1, 1, out, rows, l[OUT], l[IN]);
-        if (layer >= t[DEPTH]) continue; /* heads all read the last hidden layer */
-        if (l[IS_TANH]) NAME(squash)(out, rows * l[OUT]);
-        else if (l[SUMS]) NAME(rectify_and_sum)(out, rows, l[OUT], (REAL *)l[SUMS]);
-        else NAME(rectify)(out, rows * l[OUT]);
-        if (l[SUMS] && l[IS_TANH]) NAME(sum_units)(out, rows, l[OUT], (REAL *)l[SUMS]);
+        const REAL *weight = (const REAL *)l[WEIGHT], *bias = (const REAL *)l[BIAS];
+        const int is_head = layer >= t[DEPTH]; /* all heads read the last hidden layer */
+        if (t[GEMM]) { /* rounded as torch does: b comes first */
+            NAME(start_with)(bias, rows, l[OUT], out);
+            NAME(product_by)((NAME(gemm_t))t[GEMM], x, apart, 0, weight, l[IN], 1, 1, out, rows, l[OUT], l[IN]);
+            if (is_head) continue;
+            if (l[IS_TANH]) NAME(squash)(out, rows * l[OUT]);
+            else NAME(rectify)(out, rows * l[OUT]);
+        } else {
+            NAME(product)(x, apart, 0, weight, l[IN], 1, 0, out, rows, l[OUT], l[IN]);
+            if (is_head || l[IS_TANH]) NAME(add)(out, bias, rows, l[OUT]);
+            else if (l[SUMS]) NAME(add_rectify_and_sum)(out, bias, rows, l[OUT], (REAL *)l[SUMS]);
+            else NAME(add_and_rectify)(out, bias, rows, l[OUT]);
+            if (is_head) continue;
+            if (l[IS_TANH]) NAME(squash)(out, rows * l[OUT]);
+            if (l[SUMS] && l[IS_TANH]) NAME(sum_units)(out, rows, l[OUT], (REAL *)l[SUMS]);
+        }
         x = out;
         apart = l[OUT];
     }
