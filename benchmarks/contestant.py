@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-AS_TRAIN_PY = ("ours.train", "ours.whole_run")  # which begin as train.py does
+AS_TRAIN_PY = ("ours.train", "ours.updates", "ours.whole_run")  # which begin as train.py does
 
 
 class Caller:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -40,9 +41,7 @@ def train(caller: Caller, words: Sequence[str], steps: int) -> None:
     metrics = Stopwatch()
     metrics.around(StepMetrics, "before_step", "after_step")
     with tempfile.TemporaryDirectory() as folder, session(Path(folder) / "run", *words) as one:
-        reason = one.model.why_stock()  # type: ignore[attr-defined]
-        if reason is not None and one.run.config.agent.backend != "stock":
-            raise RuntimeError(f"what shall be measured is not used: {reason}")
+        _expect_by_hand(one)
         for watcher in (one.monitor, one.alarms):
             metrics.around(watcher, "on_step", "on_rollout_start", "on_rollout_end")
         Turns(one, caller, metrics, steps)
@@ -82,6 +81,54 @@ class Turns:
             watch.take()
         self._from, self._began = self._model.num_timesteps, time.perf_counter()
         return False
+
+
+def updates(caller: Caller, agents: Sequence[Sequence[str]]) -> None:
+    """Two agents after their first rollout, which they learn from again and again; an update of each in a turn.
+
+    agents: the words of either. Told are the seconds of both, the first of which is `first_seconds`.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        runs = [stack.enter_context(session(folder / str(place), *words)) for place, words in enumerate(agents)]
+        models = [_about_to_update(one) for one in runs]
+        turn = 0
+
+        def play() -> dict[str, float]:
+            nonlocal turn
+            turn += 1
+            spent = [0.0, 0.0]
+            for place in (0, 1) if turn % 2 else (1, 0):
+                start = time.perf_counter()
+                models[place].train()
+                spent[place] = time.perf_counter() - start
+            return {"first_seconds": spent[0], "second_seconds": spent[1]}
+
+        serve(caller, play)
+
+
+class _EnoughError(Exception):
+    """A rollout is complete."""
+
+
+def _about_to_update(one: Session) -> Any:
+    model: Any = one.model
+    _expect_by_hand(one)
+
+    def stop() -> None:
+        raise _EnoughError
+
+    model.train = stop
+    with suppress(_EnoughError):
+        one.learn()
+    del model.train
+    return model
+
+
+def _expect_by_hand(one: Session) -> None:
+    reason = one.model.why_stock()  # type: ignore[attr-defined]
+    if reason is not None and one.run.config.agent.backend != "stock":
+        raise RuntimeError(f"what shall be measured is not used: {reason}")
 
 
 def whole_run(caller: Caller, words: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from benchmarks.turns import Child, Entry, Turn, children, gains, speeds, spread
 
 Advance = Callable[[float], None]
 SLOW = ("width_1024", "depth_8")
-TURNS_OF_A_PAIR = 10  # and the one that is dropped: the second measurement of a run falls into the last of them
+TURNS_OF_A_RUN = 10  # and the one that is dropped: the second measurement of a run falls into the last of them
 
 
 @dataclass(frozen=True)
@@ -68,37 +68,49 @@ def sac(plan: Plan, advance: Advance) -> dict[str, Result]:
 
 def cbp(plan: Plan, advance: Advance) -> dict[str, Result]:
     """Our PPO's update with continual backprop and without."""
-    return {"cbp": _share_of_cbp(_with_and_without(plan.turns(40), advance))}
+    return {"cbp": _share_of_cbp(plan, advance)}
 
 
-def other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
-    """The same, and the share of metrics, in narrow, wide, shallow and deep networks."""
-    found = {}
+def cbp_at_other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
+    """The same in narrow, wide, shallow and deep networks."""
+    part = _part_of(advance, len(SIZES))
+    return {f"cbp_{name}": _share_of_cbp(plan, part, name in SLOW, **size) for name, size in SIZES.items()}
+
+
+def metrics_at_other_sizes(plan: Plan, advance: Advance) -> dict[str, Result]:
+    """The share of metrics there: two runs each, of as many turns as hold a measurement."""
+    found, runs = {}, plan.turns(2)
     for name, size in SIZES.items():
-        turns = plan.turns(40 if name in SLOW else 80)
-        both = _with_and_without(turns, lambda share: advance(share / len(SIZES)), **size)
-        found |= {f"cbp_{name}": _share_of_cbp(both), f"metrics_{name}": _share_of_metrics(both[0])}
+        entry = Entry("ours.train", {"words": settings.ppo_words(**size), "steps": settings.ROLLOUT})
+        turns = _of_several(entry, runs, TURNS_OF_A_RUN, _part_of(advance, len(SIZES)))
+        found[f"metrics_{name}"] = _share_of_metrics(turns)
     return found
 
 
-def _with_and_without(turns: int, advance: Advance, **size: int) -> list[list[Turn]]:
-    """About so many turns, of several pairs: where a process finds its memory makes some per cent of a difference."""
-    pairs = max(1, turns // TURNS_OF_A_PAIR)
+def _share_of_cbp(plan: Plan, advance: Advance, slow: bool = False, **size: int) -> Result:
+    """Two agents take turns within a process, since a machine has better seconds and worse ones; in several processes,
+    since where one finds its memory makes some per cent of a difference."""
+    processes, turns = (4, 6) if slow else (8, 15)
     both = [settings.ppo_words(methods, **size) for methods in (settings.CBP, settings.NO_CBP)]
-    entries = [Entry("ours.train", {"words": words, "steps": settings.ROLLOUT}) for words in both]
-    found: list[list[Turn]] = [[], []]
-    for _ in range(pairs):
-        with children(entries) as pair:
-            told = take_turns(pair, TURNS_OF_A_PAIR, lambda share: advance(share / pairs))
-        for own, new in zip(found, told, strict=True):
-            own += new
-    return found
-
-
-def _share_of_cbp(both: Sequence[Sequence[Turn]]) -> Result:
-    with_it, without = ([turn["update_seconds"] for turn in turns] for turns in both)
+    found = _of_several(Entry("ours.updates", {"agents": both}), plan.turns(processes), turns, advance)
+    with_it, without = ([turn[f"{name}_seconds"] for turn in found] for name in ("first", "second"))
     shares = [(more - less) / more for more, less in zip(with_it, without, strict=True)]
     return result(shares, with_seconds=spread(with_it), without_seconds=spread(without))
+
+
+def _of_several(entry: Entry, processes: int, turns: int, advance: Advance) -> list[Turn]:
+    """So many turns of each of several processes, one after the other."""
+    found = []
+    for _ in range(processes):
+        with children([entry]) as one:
+            (told,) = take_turns(one, turns, _part_of(advance, processes))
+        found += told
+    return found
+
+
+def _part_of(advance: Advance, parts: int) -> Advance:
+    """To be told of one of so many parts."""
+    return lambda share: advance(share / parts)
 
 
 def _share_of_metrics(turns: Sequence[Turn]) -> Result:
@@ -165,8 +177,9 @@ def _gain(ours: Sequence[Turn], peer: Sequence[Turn], seconds: str = "seconds") 
 PARTS = (
     Part(("ppo", "ppo_one", "ppo_sbx", "ppo_lop", "ppo_update", "metrics"), 220, ppo),
     Part(("sac", "sac_sbx", "sac_update"), 130, sac),
-    Part(("cbp",), 70, cbp),
-    Part(tuple(f"{share}_{size}" for size in SIZES for share in ("cbp", "metrics")), 700, other_sizes),
+    Part(("cbp",), 90, cbp),
+    Part(tuple(f"cbp_{size}" for size in SIZES), 400, cbp_at_other_sizes),
+    Part(tuple(f"metrics_{size}" for size in SIZES), 150, metrics_at_other_sizes),
     Part(("batched",), 30, batched),
     Part(("wrapper",), 40, wrapper),
     Part(("adam",), 15, adam),
