@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -83,19 +84,11 @@ class Hooks:
 
     def before(self, *_: object) -> None:
         """Called by the optimizer."""
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self._intervention.before_step(self._network)
-        else:
-            self._intervention.before_step(self._network)
+        _without_gradients(self._intervention.before_step, self._network)
 
     def after(self, *_: object) -> None:
         """Called by the optimizer."""
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self._intervention.after_step(self._network)
-        else:
-            self._intervention.after_step(self._network)
+        _without_gradients(self._intervention.after_step, self._network)
 
     def unattended(self) -> Tasks | None:
         """See `unattended`."""
@@ -118,6 +111,14 @@ def attach(intervention: Intervention, network: Network) -> Hooks:
     """
     _check(intervention)
     return Hooks(intervention, network)
+
+
+def _without_gradients(act: Callable[[Network], None], network: Network) -> None:
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            act(network)
+    else:
+        act(network)
 
 
 class Chain(nn.ModuleList, Intervention):
